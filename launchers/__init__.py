@@ -1,0 +1,1 @@
+"""How processes come to life: on one machine, or under SLURM."""
