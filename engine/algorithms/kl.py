@@ -1,0 +1,22 @@
+"""The distance from the reference model, estimated from the sampled token alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def k3(logp: Tensor, reference_logp: Tensor) -> Tensor:
+    """Return pi_ref / pi - log(pi_ref / pi) - 1 for each token, in nats.
+
+    DeepSeekMath, arXiv 2402.03300, eq. 4; the name is John Schulman's ("Approximating KL
+    Divergence", 2020). For tokens drawn from the policy its expectation is KL(policy || reference);
+    unlike log(pi / pi_ref) it is never negative. Its gradient by ``logp`` is 1 - pi_ref / pi.
+
+    Args:
+        logp: log-probabilities under the policy; gets a gradient.
+        reference_logp: the same under the reference model, of equal shape; gets none.
+    """
+    log_ratio = reference_logp.detach() - logp
+    # expm1: where both models agree, exp(x) - 1 would round the whole estimate away.
+    return torch.expm1(log_ratio) - log_ratio

@@ -1,0 +1,50 @@
+"""The k3 estimator: its expectation, its sign, its gradient, its precision."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from engine.algorithms.kl import k3
+
+
+def _two_models(vocabulary: int = 11) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(2, vocabulary, generator=generator, dtype=torch.float64)
+    policy, reference = torch.log_softmax(logits, -1)
+    return policy, reference
+
+
+def test_hand_computed_value() -> None:
+    value = k3(torch.tensor([math.log(0.5)]), torch.tensor([math.log(0.25)]))
+    torch.testing.assert_close(value, torch.tensor([0.5 + math.log(2.0) - 1.0]))
+
+
+def test_expectation_under_the_policy_is_the_kl_divergence() -> None:
+    policy, reference = _two_models()
+    exact = (policy.exp() * (policy - reference)).sum()
+    torch.testing.assert_close((policy.exp() * k3(policy, reference)).sum(), exact)
+
+
+def test_never_negative_and_zero_where_both_agree() -> None:
+    policy, reference = _two_models()
+    assert (k3(policy, reference) > 0).all()
+    assert k3(policy, policy).abs().max() == 0
+
+
+def test_gradient_is_one_minus_the_ratio() -> None:
+    policy, reference = _two_models()
+    policy.requires_grad_()
+    reference.requires_grad_()
+    k3(policy, reference).sum().backward()
+    torch.testing.assert_close(policy.grad, 1.0 - torch.exp(reference - policy).detach())
+    assert reference.grad is None
+
+
+def test_small_differences_survive_float32() -> None:
+    logp = torch.tensor([-1.0])
+    reference = torch.tensor([-1.0 + 2.0**-10])
+    step = 2.0**-10
+    exact = math.expm1(step) - step
+    assert abs(k3(logp, reference).item() / exact - 1.0) < 1e-3
