@@ -7,35 +7,39 @@ that of the whole minibatch, the weighted sums of its microbatches and ranks sim
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 
-def sequence_mean_weights(response_lengths: Tensor, samples: int) -> Tensor:
+def sequence_mean_weights(response_lengths: Sequence[int], samples: int) -> Tensor:
     """Return 1 / (samples * |o_i|): the mean over samples of the mean over tokens.
 
     The averaging of GRPO's objective (DeepSeekMath, arXiv 2402.03300, eq. 3).
 
     Args:
-        response_lengths: [S] integer, |o_i| of some of the minibatch's samples.
+        response_lengths: |o_i| of some of the minibatch's samples.
         samples: number of samples in the whole minibatch, over all microbatches and ranks.
     Returns:
-        [S] float32; 0 for a sample without response tokens.
+        [S] float32 on the CPU; 0 for a sample without response tokens.
     """
-    exact = 1.0 / (samples * response_lengths.double())
-    return torch.where(response_lengths > 0, exact, 0.0).float()
+    return torch.tensor(
+        [1.0 / (samples * length) if length else 0.0 for length in response_lengths],
+        dtype=torch.float32,
+    )
 
 
-def token_mean_weights(response_lengths: Tensor, tokens: int) -> Tensor:
+def token_mean_weights(response_lengths: Sequence[int], tokens: int) -> Tensor:
     """Return 1 / tokens for every sample: the mean over tokens, as next-token training wants it.
 
     Args:
-        response_lengths: [S] integer, of some of the minibatch's samples.
+        response_lengths: |o_i| of some of the minibatch's samples.
         tokens: number of response tokens in the whole minibatch, over all microbatches and ranks.
     Returns:
-        [S] float32.
+        [S] float32 on the CPU.
     """
-    return torch.full(response_lengths.shape, 1.0 / tokens, device=response_lengths.device)
+    return torch.full((len(response_lengths),), 1.0 / tokens, dtype=torch.float32)
 
 
 def weighted_only(weights: Tensor, *values: Tensor) -> tuple[Tensor, ...]:

@@ -21,20 +21,20 @@ from engine.algorithms.next_token import next_token_loss
 def test_both_weightings_sum_to_one_over_the_minibatch(lengths: list[int]) -> None:
     counts = torch.tensor(lengths)
     for per_sample in (
-        sequence_mean_weights(counts, len(lengths)),
-        token_mean_weights(counts, sum(lengths)),
+        sequence_mean_weights(lengths, len(lengths)),
+        token_mean_weights(lengths, sum(lengths)),
     ):
         assert (per_sample.double() * counts).sum().item() == pytest.approx(1.0, rel=1e-6)
 
 
 def test_sequence_mean_is_the_mean_over_samples_of_the_mean_over_tokens() -> None:
-    weights = sequence_mean_weights(torch.tensor([2, 3]), 2).repeat_interleave(torch.tensor([2, 3]))
+    weights = sequence_mean_weights([2, 3], 2).repeat_interleave(torch.tensor([2, 3]))
     values = torch.tensor([1.0, 3.0, 10.0, 20.0, 30.0])
     torch.testing.assert_close(weighted_sum(values, weights), torch.tensor((2.0 + 20.0) / 2))
 
 
 def test_a_sample_without_tokens_weighs_nothing() -> None:
-    assert sequence_mean_weights(torch.tensor([0, 4]), 2).tolist() == [0.0, 0.125]
+    assert sequence_mean_weights([0, 4], 2).tolist() == [0.0, 0.125]
 
 
 def test_next_token_loss_is_the_mean_over_counted_tokens() -> None:

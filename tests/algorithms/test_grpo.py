@@ -30,7 +30,7 @@ class Case:
     def per_token(self) -> tuple[Tensor, Tensor]:
         """Return (advantages, weights), each [T]."""
         lengths = torch.tensor(self.lengths)
-        weights = sequence_mean_weights(lengths, len(self.lengths)).double()
+        weights = sequence_mean_weights(self.lengths, len(self.lengths)).double()
         spread = torch.tensor(self.advantage, dtype=torch.float64)
         return spread.repeat_interleave(lengths), weights.repeat_interleave(lengths)
 

@@ -1,0 +1,1 @@
+"""What the policy reads: text to tokens, prompts, minibatches, packed rows."""
