@@ -1,0 +1,119 @@
+"""One sampling server as seen over HTTP: every way in which it can fail becomes one sentence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import orjson
+
+from engine.errors import RunError
+
+_Send = Callable[[aiohttp.ClientTimeout], AbstractAsyncContextManager[aiohttp.ClientResponse]]
+_JSON = {"Content-Type": "application/json"}
+_LONGEST_QUOTE = 300
+
+
+def open_session() -> aiohttp.ClientSession:
+    """Open the connections that :class:`Endpoint` uses; an async context manager.
+
+    One connection per request: SGLang closes idle ones after 5 s, and a request sent at that very
+    moment would look like a server that died. The servers queue requests, so the client does not.
+    """
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True))
+
+
+@dataclass
+class Endpoint:
+    """A server's name in the run, its base URL, and when it last answered anything."""
+
+    name: str
+    url: str
+    last_answer: float | None = None
+    """``time.monotonic()`` of the last answer, None before the first."""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.url})"
+
+    async def post(
+        self, session: aiohttp.ClientSession, path: str, request: object, limit_seconds: float
+    ) -> Any:
+        """Send ``request`` as JSON to ``path`` and return the answer's JSON.
+
+        Raises:
+            RunError: no connection, or it broke; no answer within the limit; an HTTP status other
+                than 200 (with the server's message); an answer that is not JSON.
+        """
+        body = orjson.dumps(request)
+        return await self._exchange(
+            lambda limit: session.post(self.url + path, data=body, headers=_JSON, timeout=limit),
+            path,
+            limit_seconds,
+        )
+
+    async def get(self, session: aiohttp.ClientSession, path: str, limit_seconds: float) -> Any:
+        """Return the JSON found at ``path``; raises RunError as :meth:`post` does."""
+        return await self._exchange(
+            lambda limit: session.get(self.url + path, timeout=limit), path, limit_seconds
+        )
+
+    async def _exchange(self, send: _Send, path: str, limit_seconds: float) -> Any:
+        try:
+            async with send(aiohttp.ClientTimeout(total=limit_seconds)) as response:
+                answer = await response.read()
+        except TimeoutError:
+            raise RunError(
+                f"{self} hangs: no answer to {path} within {limit_seconds:g} s; {self._silence()}"
+            ) from None
+        except aiohttp.ClientError as error:
+            raise RunError(
+                f"{self} died or cannot be reached: {path} ended with "
+                f"{type(error).__name__}; see the server's log"
+            ) from None
+        self.last_answer = time.monotonic()
+        if response.status != 200:
+            raise RunError(f"{self} refused {path}: HTTP {response.status}: {_message(answer)}")
+        try:
+            return orjson.loads(answer)
+        except orjson.JSONDecodeError:
+            raise RunError(f"{self} answered {path} with no JSON: {quote(answer)}") from None
+
+    async def health(self, session: aiohttp.ClientSession, limit_seconds: float) -> str:
+        """Return ``healthy``, or a clause that says what is missing; raises nothing."""
+        limit = aiohttp.ClientTimeout(total=limit_seconds)
+        try:
+            async with session.get(f"{self.url}/health", timeout=limit) as response:
+                self.last_answer = time.monotonic()
+                if response.status == 200:
+                    return "healthy"
+                return f"still starting (HTTP {response.status})"
+        except aiohttp.ClientConnectorError:
+            return "does not listen yet"
+        except TimeoutError:
+            return f"listens, but gave no answer within {limit_seconds:g} s"
+        except aiohttp.ClientError as error:
+            return f"broke the connection ({type(error).__name__})"
+
+    def _silence(self) -> str:
+        if self.last_answer is None:
+            return "it has never answered"
+        return f"its last answer came {time.monotonic() - self.last_answer:.0f} s ago"
+
+
+def quote(answer: bytes) -> str:
+    """Return the beginning of an answer as text for an error message."""
+    text = answer.decode(errors="replace")
+    return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}..."
+
+
+def _message(answer: bytes) -> str:
+    """Return the ``message`` of SGLang's error answers, or the beginning of any other."""
+    try:
+        found = orjson.loads(answer)
+        return str(found.get("error", found)["message"])
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
+        return quote(answer)
