@@ -1,0 +1,124 @@
+"""Everything that a resumed run needs, as megatron's layout-independent sharded state."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from megatron.core import dist_checkpointing, tensor_parallel
+from megatron.core.dist_checkpointing.core import CheckpointingException
+from megatron.core.dist_checkpointing.mapping import ShardedObject
+from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
+from megatron.core.optimizer import MegatronOptimizer
+
+from engine.checkpoint.folders import CheckpointFolders
+from engine.errors import RunError
+from engine.models.shards import unwrap
+
+_METADATA = {"distrib_optim_sharding_type": "fully_reshardable", "chained_optim_avoid_prefix": True}
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """What a checkpoint holds besides random state and the recipe's own progress.
+
+    Attributes:
+        model: the trained model, as megatron's DDP wraps it.
+        optimizer: megatron's optimizer over it.
+        reference: the frozen model of recipes that have one.
+    """
+
+    model: torch.nn.Module
+    optimizer: MegatronOptimizer
+    reference: torch.nn.Module | None = None
+
+
+def save(
+    folders: CheckpointFolders, step: int, training: TrainingState, progress: dict[str, Any]
+) -> None:
+    """Write the checkpoint of ``step``; returns on all ranks when it is whole.
+
+    Args:
+        step: the step that the next start begins with.
+        progress: plain values that the recipe wants back (counters, data position).
+
+    Raises:
+        RunError: it cannot be written (full disk, permissions); earlier checkpoints stay whole.
+    """
+    state = {**_state(training, is_loading=False), "progress": progress}
+    try:
+        if dist.get_rank() == 0:
+            folders.begin(step)
+        dist.barrier()
+        # One writer process a rank: more only pay where one rank has many gigabytes to write.
+        writer = TorchDistSaveShardedStrategy("torch_dist", 1, thread_count=1)
+        dist_checkpointing.save(state, str(folders.partial(step)), writer)
+        dist.barrier()
+        if dist.get_rank() == 0:
+            folders.commit(step)
+    except (OSError, CheckpointingException, RuntimeError) as error:
+        where = folders.partial(step)
+        raise RunError(f"checkpoint of step {step} cannot be written to {where}: {error}") from error
+    dist.barrier()
+
+
+def load(folders: CheckpointFolders, step: int, training: TrainingState) -> dict[str, Any]:
+    """Put model, optimizer, reference and random state back as ``save`` found them.
+
+    Returns:
+        The recipe's ``progress``.
+
+    Raises:
+        RunError: the checkpoint is unreadable or belongs to another model.
+    """
+    folder = folders.folder(step)
+    try:
+        state = dist_checkpointing.load(_state(training, is_loading=True), str(folder))
+    except (OSError, CheckpointingException, RuntimeError) as error:
+        raise RunError(f"checkpoint {folder} cannot be loaded: {error}") from error
+    unwrap(training.model).load_state_dict(state["model"])
+    training.optimizer.load_state_dict(state["optimizer"])
+    if training.reference is not None:
+        unwrap(training.reference).load_state_dict(state["reference"])
+    _restore_random_state(state["random"][0])
+    progress: dict[str, Any] = state["progress"]
+    return progress
+
+
+def _state(training: TrainingState, *, is_loading: bool) -> dict[str, Any]:
+    model = unwrap(training.model).sharded_state_dict(metadata=_METADATA)
+    state: dict[str, Any] = {
+        "model": model,
+        "optimizer": training.optimizer.sharded_state_dict(
+            {"model": model}, is_loading=is_loading, metadata=_METADATA
+        ),
+        "random": [_random_state()],
+    }
+    if training.reference is not None:
+        reference = unwrap(training.reference)
+        state["reference"] = reference.sharded_state_dict("reference.", metadata=_METADATA)
+    return state
+
+
+def _random_state() -> ShardedObject:
+    """The generators of this rank; each rank has its own."""
+    state = {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(),
+        "tracker": tensor_parallel.get_cuda_rng_tracker().get_states(),
+    }
+    return ShardedObject("random", state, (dist.get_world_size(),), (dist.get_rank(),))
+
+
+def _restore_random_state(state: dict[str, Any]) -> None:
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"])
+    torch.cuda.set_rng_state(state["cuda"])
+    tensor_parallel.get_cuda_rng_tracker().set_states(state["tracker"])

@@ -1,0 +1,1 @@
+"""One file for each model family; see ``engine.models.family``."""

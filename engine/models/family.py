@@ -1,0 +1,51 @@
+"""What a model family is, and which families there are.
+
+A family is one small declarative file under ``families/`` and one entry in :data:`_FAMILIES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from engine.errors import RunError
+from engine.models.weight_rules import Rule
+
+HuggingFaceConfig = Mapping[str, Any]
+"""The contents of a Hugging Face ``config.json``."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One model family, described in both vocabularies.
+
+    Attributes:
+        model_type: the value of ``model_type`` in ``config.json``.
+        architecture: keyword arguments of megatron's ``TransformerConfig`` that the config implies.
+            Raises RunError for a config that megatron cannot express.
+        rules: how its weights are named and joined.
+    """
+
+    model_type: str
+    architecture: Callable[[HuggingFaceConfig], dict[str, Any]]
+    rules: Callable[[HuggingFaceConfig], Sequence[Rule]]
+
+
+_FAMILIES = {"qwen3_moe": "engine.models.families.qwen3_moe"}
+"""``model_type`` -> the module whose ``FAMILY`` describes it."""
+
+
+def family_of(config: HuggingFaceConfig) -> Family:
+    """The family of a ``config.json``.
+
+    Raises:
+        RunError: no family here has its ``model_type``.
+    """
+    model_type = config.get("model_type")
+    if model_type not in _FAMILIES:
+        known = ", ".join(sorted(_FAMILIES))
+        raise RunError(f"model: config.json says model_type {model_type!r}; known are: {known}")
+    family: Family = import_module(_FAMILIES[model_type]).FAMILY
+    return family

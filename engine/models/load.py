@@ -1,0 +1,40 @@
+"""Loading a Hugging Face folder into the parameters that this rank holds."""
+
+from __future__ import annotations
+
+import torch
+
+from engine.errors import RunError
+from engine.models.family import family_of
+from engine.models.hugging_face import HuggingFaceFolder
+from engine.models.shards import shards
+from engine.models.weight_rules import expand
+
+
+@torch.no_grad()
+def load(model: torch.nn.Module, folder: HuggingFaceFolder) -> None:
+    """Fill ``model``'s parameters from ``folder``, whatever the layout.
+
+    Raises:
+        RunError: a parameter has no rule, a tensor is missing or has another shape, or the folder
+            holds tensors that no rule uses (nothing is dropped silently).
+    """
+    maps = expand(family_of(folder.config).rules(folder.config))
+    used = {name for tensor_map in maps.values() for name in tensor_map.names}
+    unused = sorted(set(folder.files) - used)
+    if unused:
+        raise RunError(
+            f"model: {folder.path} holds {len(unused)} tensors that its family does not name, "
+            f"first {unused[0]}"
+        )
+    for shard in shards(model):
+        if (shard.key, shard.expert) not in maps:
+            raise RunError(f"model: no weight rule of the family makes {shard.key}")
+        tensor_map = maps[shard.key, shard.expert]
+        whole = tensor_map.to_megatron([folder.tensor(name) for name in tensor_map.names])
+        if tuple(whole.shape) != shard.shape:
+            raise RunError(
+                f"model: {', '.join(tensor_map.names)} make a tensor of shape "
+                f"{tuple(whole.shape)}; config.json asks for {shard.shape}"
+            )
+        shard.data.copy_(whole[shard.place].reshape(shard.data.shape))

@@ -1,0 +1,1 @@
+"""How the ranks are laid out: process groups, this rank's place among them, seeds."""

@@ -1,0 +1,80 @@
+"""Process groups of one layout, and this rank's place in them.
+
+megatron-core keeps the groups in its ``parallel_state``; this module is the only one that starts
+and ends them. Vocabulary: tp = tensor, pp = pipeline, ep = expert, dp = data parallel. Dense
+parameters are replicated over dp, an expert's over dp / ep.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch.distributed as dist
+from megatron.core import parallel_state, tensor_parallel
+
+from engine.config.layout import LayoutConfig
+from engine.errors import RunError
+from engine.platform import accelerator
+
+COLLECTIVE_LIMIT = datetime.timedelta(minutes=10)
+"""A collective that some rank has not joined after this long ends the run."""
+
+
+@contextmanager
+def process_groups(layout: LayoutConfig, seed: int) -> Iterator[None]:
+    """Start the process groups of ``layout`` for this rank, seed it, and end them on leaving.
+
+    Reads ``RANK``, ``WORLD_SIZE``, ``MASTER_ADDR`` and ``MASTER_PORT`` as torchrun sets them.
+
+    Raises:
+        RunError: the number of started processes is not the layout's.
+    """
+    started = int(os.environ["WORLD_SIZE"])
+    if started != layout.processes:
+        raise RunError(
+            f"layout.processes: {layout.processes} trainer processes expected, {started} started"
+        )
+    dist.init_process_group(accelerator.backend(), timeout=COLLECTIVE_LIMIT)
+    try:
+        parallel_state.initialize_model_parallel(
+            layout.tp,
+            layout.pp,
+            expert_model_parallel_size=layout.ep,
+            expert_tensor_parallel_size=1,
+        )
+        tensor_parallel.model_parallel_cuda_manual_seed(seed, force_reset_rng=True)
+        yield
+    finally:
+        parallel_state.destroy_model_parallel()
+        dist.destroy_process_group()
+
+
+def data_rank() -> int:
+    """This rank's index among the data-parallel ranks: which share of a batch is its own."""
+    return parallel_state.get_data_parallel_rank()
+
+
+def data_ranks() -> int:
+    """The number of data-parallel ranks."""
+    return parallel_state.get_data_parallel_world_size()
+
+
+def is_last_stage() -> bool:
+    """Whether this rank holds the output layer, and so log-probabilities and losses."""
+    return parallel_state.is_pipeline_last_stage()
+
+
+def counts_its_tokens() -> bool:
+    """Whether this rank's per-token sums count globally: one rank for each share of a batch.
+
+    Every tensor-parallel rank of the last stage computes the same sums; only the first counts.
+    """
+    return is_last_stage() and parallel_state.get_tensor_model_parallel_rank() == 0
+
+
+def row_multiple() -> int:
+    """Packed rows must have a multiple of this many tokens (sequence parallelism splits them)."""
+    return parallel_state.get_tensor_model_parallel_world_size()

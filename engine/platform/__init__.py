@@ -1,0 +1,1 @@
+"""The one room that knows a CUDA device from a CPU."""

@@ -1,0 +1,58 @@
+"""Which device a process computes on, and making the process ready for megatron-core.
+
+``prepare()`` comes before the first import of ``megatron``: megatron-core speaks of ``torch.cuda``
+in some hundreds of places, and on a machine without a GPU that vocabulary is first taught to mean
+the CPU (``cuda_on_cpu``), then megatron's bugs of that path are mended (``megatron_fixes``).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+
+import torch
+
+from engine.platform import cuda_on_cpu
+
+
+def has_gpu() -> bool:
+    """Whether this process computes on a CUDA device."""
+    return torch.cuda.is_available()
+
+
+def backend() -> str:
+    """The torch.distributed backend of this device: ``nccl`` or ``gloo``."""
+    return "nccl" if has_gpu() else "gloo"
+
+
+def device_name() -> str:
+    """The device as people call it, e.g. ``NVIDIA H100 80GB HBM3`` or ``cpu``."""
+    return torch.cuda.get_device_name() if has_gpu() else "cpu"
+
+
+def prepare(local_rank: int = 0) -> None:
+    """Make this process ready to import and run megatron-core. Call once, before importing it.
+
+    Args:
+        local_rank: index of this process among those of its machine; picks its GPU.
+    """
+    _quiet_megatron()
+    gpu = has_gpu()
+    if gpu:
+        torch.cuda.set_device(local_rank)
+    else:
+        # Set before torch._dynamo is first imported: compiling pays nothing on a few CPU kernels.
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        cuda_on_cpu.install()
+    from engine.platform import megatron_fixes  # imports megatron, so only now
+
+    megatron_fixes.apply(gpu)
+
+
+def _quiet_megatron() -> None:
+    """Silence megatron-core's notes on optional packages; environment.json lists what serves."""
+    warnings.filterwarnings("ignore", module=r"megatron\.")
+    warnings.filterwarnings("ignore", message=".*(Apex|Transformer Engine|transformer_engine).*")
+    logging.getLogger("megatron.core").setLevel(logging.ERROR)

@@ -1,0 +1,92 @@
+"""Bugs of megatron-core 0.16.1 mended from outside.
+
+Each fix names the upstream line and what goes wrong without it. Most stand on the path without
+Transformer Engine, which a machine without a GPU takes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def apply(gpu: bool) -> None:
+    """Mend megatron-core in this process; idempotent.
+
+    Args:
+        gpu: whether a GPU (and with it Transformer Engine) serves this process.
+    """
+    from megatron.core.distributed import distributed_data_parallel
+
+    if getattr(distributed_data_parallel, "_r1_fixed", False):
+        return
+    distributed_data_parallel._r1_fixed = True
+    _mask_padding_per_token()
+    if not gpu:
+        _name_the_missing_gemm()
+        _give_splits_as_numpy()
+        _load_into_a_fresh_optimizer()
+
+
+def _name_the_missing_gemm() -> None:
+    """moe_utils.py:1192 reads ``te_general_gemm``, which is only defined with Transformer Engine."""
+    from megatron.core.transformer.moe import moe_utils
+
+    if not hasattr(moe_utils, "te_general_gemm"):
+        moe_utils.te_general_gemm = None
+
+
+def _give_splits_as_numpy() -> None:
+    """moe_utils.py:1093 converts all-to-all split sizes to numpy only if they are on a GPU."""
+    from megatron.core.transformer.moe import moe_utils, token_dispatcher
+
+    original = moe_utils.maybe_move_tensor_to_cpu
+
+    def as_asked(tensor: Any, as_numpy: bool = False, record_stream: bool = False) -> Any:
+        if as_numpy and torch.is_tensor(tensor):
+            return tensor.numpy()
+        return original(tensor, as_numpy, record_stream)
+
+    token_dispatcher.maybe_move_tensor_to_cpu = as_asked
+
+
+def _load_into_a_fresh_optimizer() -> None:
+    """distrib_optimizer.py assumes fused Adam's state; torch's AdamW has none before its first step.
+
+    Loading then needs a dummy state to load into (sharded_state_dict), and the state's ``step``
+    is restored apart from the per-parameter tensors (line 940, KeyError otherwise).
+    """
+    from megatron.core.optimizer import distrib_optimizer
+
+    if distrib_optimizer.HAVE_APEX_OR_TE:
+        return
+    cls = distrib_optimizer.DistributedOptimizer
+    describe, put = cls.sharded_state_dict, cls._set_main_param_and_optimizer_states
+
+    def sharded_state_dict(self: Any, model: Any, is_loading: bool = False, **kwargs: Any) -> Any:
+        if is_loading and not self.optimizer.state:
+            self._init_optimizer_states_with_dummy_values()
+        return describe(self, model, is_loading=is_loading, **kwargs)
+
+    def set_states(self: Any, parameter: Any, tensors: dict[str, Any]) -> Any:
+        group, index = self.model_param_group_index_map[parameter]
+        main = self.optimizer.param_groups[group]["params"][index]
+        state = self.optimizer.state[main]
+        step = {"step": state["step"]} if "step" in state else {}
+        return put(self, parameter, {**tensors, **step})
+
+    cls.sharded_state_dict, cls._set_main_param_and_optimizer_states = sharded_state_dict, set_states
+
+
+def _mask_padding_per_token() -> None:
+    """router.py:542 combines a [tokens, experts] routing map with a [tokens] padding mask."""
+    from megatron.core.transformer.moe.router import TopKRouter
+
+    original = TopKRouter._apply_expert_bias
+
+    def apply_expert_bias(self: Any, routing_map: torch.Tensor, padding_mask: Any = None) -> None:
+        mask = None if padding_mask is None else padding_mask.unsqueeze(-1)
+        original(self, routing_map, mask)
+
+    TopKRouter._apply_expert_bias = apply_expert_bias

@@ -1,0 +1,1 @@
+"""The policy: log-probabilities, microbatches, updates, optimizer, precision."""

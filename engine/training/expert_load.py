@@ -1,0 +1,48 @@
+"""How evenly the router spreads tokens over experts, counted while the policy trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from megatron.core.transformer.moe.router import TopKRouter
+from torch import Tensor
+
+
+class ExpertLoad:
+    """Counts, for every mixture-of-experts layer on this rank, the tokens sent to each expert."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._counts: dict[int, Tensor] = {}
+        for module in model.modules():
+            if isinstance(module, TopKRouter):
+                module.register_forward_hook(self._count)
+
+    def _count(self, router: Any, inputs: Any, outputs: tuple[Tensor, Tensor]) -> None:
+        if not torch.is_grad_enabled():
+            return  # old and reference log-probabilities would count the same tokens again
+        chosen = outputs[1].sum(0).float()  # routing map [tokens, experts] -> [experts]
+        layer = router.layer_number - 1
+        self._counts[layer] = self._counts.get(layer, torch.zeros_like(chosen)) + chosen
+
+    def take(self, layers: int) -> dict[int, list[float]]:
+        """Share of tokens by expert for each layer since the last call, over all ranks.
+
+        Args:
+            layers: number of layers of the whole model.
+
+        Returns:
+            layer number -> share of each expert (sums to 1), equal on all ranks.
+        """
+        experts = max((len(count) for count in self._counts.values()), default=0)
+        size = torch.tensor(experts, device=torch.cuda.current_device())
+        dist.all_reduce(size, op=dist.ReduceOp.MAX)
+        total = torch.zeros(layers, int(size), device=torch.cuda.current_device())
+        for layer, count in self._counts.items():
+            total[layer] = count
+        dist.all_reduce(total)
+        self._counts.clear()
+        return {
+            layer: (row / row.sum()).tolist() for layer, row in enumerate(total) if row.sum() > 0
+        }

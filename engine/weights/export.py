@@ -1,0 +1,49 @@
+"""The policy's weights as a Hugging Face folder, for servers and for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from engine.models.family import family_of
+from engine.models.hugging_face import HuggingFaceFolder, write_folder
+from engine.models.weight_rules import expand
+from engine.weights.gather import Gatherer
+
+
+class Exporter:
+    """Writes ``model``'s weights under Hugging Face names. Built and called by all ranks together.
+
+    Args:
+        model: the trained model.
+        source: the folder it came from; config and tokenizer files are copied from there.
+    """
+
+    def __init__(self, model: torch.nn.Module, source: HuggingFaceFolder) -> None:
+        self._source = source
+        self._maps = expand(family_of(source.config).rules(source.config))
+        self._gatherer = Gatherer(model)
+
+    def export(self, folder: Path) -> None:
+        """Write the weights as they are now to ``folder``; returns on all ranks when it is whole.
+
+        Raises:
+            RunError: the folder cannot be written (on rank 0).
+            ValueError: the model holds a tensor that no rule names, or lacks one.
+        """
+        whole = self._gatherer.gather()
+        if dist.get_rank() == 0:
+            write_folder(folder, self._to_hugging_face(whole), self._source.path)
+        dist.barrier()
+
+    def _to_hugging_face(self, whole: dict[tuple[str, int | None], Tensor]) -> dict[str, Tensor]:
+        if set(whole) != set(self._maps):
+            missing = sorted(map(str, set(self._maps) ^ set(whole)))
+            raise ValueError(f"weight rules and model differ in {missing[:5]}")
+        tensors: dict[str, Tensor] = {}
+        for key, tensor in whole.items():
+            tensors.update(self._maps[key].to_hugging_face(tensor))
+        return tensors

@@ -1,0 +1,138 @@
+"""From a stored rollout to the minibatches of GRPO on this rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.algorithms.advantages import group_advantages, groups_without_signal
+from engine.algorithms.aggregation import sequence_mean_weights, weighted_sum
+from engine.algorithms.grpo import grpo_loss
+from engine.config.grpo import GrpoConfig
+from engine.data.minibatches import plan_minibatches
+from engine.data.packing import PackedRow, pack
+from engine.parallel.groups import data_rank, data_ranks, row_multiple
+from engine.rollout.sample import Sample
+from engine.training.forward import log_probabilities
+from engine.training.parity import NOTHING, Mismatch, over_ranks, worst_of
+from engine.training.policy import Policy
+from engine.training.reference import Reference
+
+
+@dataclass
+class GrpoRow:
+    """One microbatch; every tensor but ``packed``'s is float32 [tokens], 0 outside responses.
+
+    ``old_logp`` and ``reference_logp`` are filled in by :meth:`GrpoBatch.score`, and stay None on
+    pipeline stages that hold no output layer: no loss is computed there.
+    """
+
+    packed: PackedRow
+    samples: list[Sample]
+    advantages: Tensor
+    weights: Tensor
+    old_logp: Tensor | None = None
+    reference_logp: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class GrpoMinibatch:
+    """This rank's rows of one minibatch, and the real tokens of all ranks' rows."""
+
+    rows: list[GrpoRow]
+    tokens: int
+
+
+class GrpoBatch:
+    """One rollout, planned and packed for this rank's share.
+
+    Attributes:
+        minibatches: in the order they are trained on.
+        silent_groups: groups whose rewards are all equal; their advantages are exactly 0.
+    """
+
+    def __init__(
+        self, samples: Sequence[Sample], grpo: GrpoConfig, tokens_per_microbatch: int, seed: int
+    ) -> None:
+        """Plan and pack. Every rank does the same planning and takes its own share.
+
+        Args:
+            samples: the whole rollout.
+            seed: decides which sample goes into which minibatch.
+        """
+        rewards = torch.tensor([sample.reward for sample in samples])
+        groups = torch.tensor([sample.group for sample in samples])
+        advantages = group_advantages(rewards, groups)
+        self.silent_groups = groups_without_signal(rewards, groups)
+        lengths = [len(s.prompt_tokens) + len(s.tokens) - 1 for s in samples]
+        plan = plan_minibatches(
+            lengths, grpo.minibatches, data_ranks(), tokens_per_microbatch, seed
+        )
+        self.minibatches = [
+            GrpoMinibatch(
+                [
+                    _row([samples[i] for i in row], advantages[list(row)], len(part.samples))
+                    for row in part.rows[data_rank()]
+                ],
+                tokens=sum(lengths[i] for i in part.samples),
+            )
+            for part in plan
+        ]
+
+    @property
+    def _rows(self) -> list[GrpoRow]:
+        return [row for minibatch in self.minibatches for row in minibatch.rows]
+
+    def score_policy(self, policy: Policy) -> Mismatch:
+        """Fill in the old log-probabilities: the policy's own, before the first update.
+
+        Returns:
+            The worst disagreement with the sampler's, over all ranks.
+        """
+        found = log_probabilities(policy.model, self._rows, policy.temperature)
+        worst = NOTHING
+        for row, logp in _paired(self._rows, found):
+            row.old_logp = logp
+            names = [f"sample {s.index} of prompt {s.prompt_id}" for s in row.samples]
+            sampler = [torch.tensor(s.logprobs, device=logp.device) for s in row.samples]
+            worst = max(worst, worst_of(names, row.packed.gather(logp), sampler))
+        return over_ranks(worst)
+
+    def score_reference(self, reference: Reference, temperature: float) -> None:
+        """Fill in the reference model's log-probabilities."""
+        found = reference.log_probabilities(self._rows, temperature)
+        for row, logp in _paired(self._rows, found):
+            row.reference_logp = logp
+
+
+def _paired(
+    rows: Sequence[GrpoRow], found: list[Tensor] | None
+) -> Iterator[tuple[GrpoRow, Tensor]]:
+    return zip(rows, found, strict=True) if found is not None else iter(())
+
+
+def _row(samples: list[Sample], advantages: Tensor, minibatch_samples: int) -> GrpoRow:
+    row = pack([(s.prompt_tokens, s.tokens) for s in samples], row_multiple())
+    row = row.to(torch.cuda.current_device())
+    weights = sequence_mean_weights([len(s.tokens) for s in samples], minibatch_samples)
+    return GrpoRow(row, samples, row.spread(advantages), row.spread(weights))
+
+
+def loss_of(
+    grpo: GrpoConfig, logp: Tensor, entropy: Tensor, row: GrpoRow
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """GRPO's loss of one row, and its metrics with the entropy among them."""
+    assert row.old_logp is not None and row.reference_logp is not None
+    loss, metrics = grpo_loss(
+        logp,
+        row.old_logp,
+        row.reference_logp,
+        row.advantages,
+        row.weights,
+        clip=grpo.clip,
+        kl_coefficient=grpo.kl_coefficient,
+    )
+    return loss, {**metrics, "entropy": weighted_sum(entropy.detach(), row.weights)}
