@@ -1,0 +1,14 @@
+"""Section ``checkpoint``: what a killed run goes on from."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from engine.config.section import Section
+
+
+class CheckpointConfig(Section):
+    """How often the state is saved, and how many states stay."""
+
+    every: int = Field(ge=1, description="steps between checkpoints; the last step has one anyway")
+    keep: int = Field(2, ge=1, description="newest checkpoints that stay on disk")

@@ -1,0 +1,15 @@
+"""Section ``parity``: trainer and sampler must mean the same model."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from engine.config.section import Section
+
+
+class ParityConfig(Section):
+    """The gate on the difference between the trainer's and the sampler's log-probabilities."""
+
+    max_logprob_difference: float = Field(
+        gt=0, description="largest difference of any token, in nats; above it the run stops"
+    )

@@ -1,0 +1,19 @@
+"""What all sections of a configuration have in common."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Section(BaseModel):
+    """A part of a configuration: immutable, and no key is accepted that it does not define.
+
+    Rules that relate several keys are field validators on the last of these keys, so that each is
+    checked whenever the keys it speaks of are sound, whatever else is wrong. They raise
+    ``ValueError`` with ``expected ..., found ...``: :mod:`engine.config.loading` puts the key's
+    dotted path before it.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )

@@ -1,0 +1,37 @@
+"""Section ``servers``: the SGLang servers that sample."""
+
+from __future__ import annotations
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from engine.config.section import Section
+
+HIGHEST_PORT = 65535
+
+
+class ServersConfig(Section):
+    """How many servers are started, where they listen and how long they may take."""
+
+    count: int = Field(ge=1, description="servers to start")
+    port: int = Field(
+        0, ge=0, le=HIGHEST_PORT, description="of the first server, then port + 1, ...; 0: any free"
+    )
+    tp: int = Field(1, ge=1, description="tensor parallel size of each server")
+    start_seconds: float = Field(
+        180, gt=0, description="limit in seconds until all servers are healthy"
+    )
+    request_seconds: float = Field(120, gt=0, description="limit in seconds of one request")
+    max_total_tokens: int = Field(
+        ge=1, description="tokens, of all requests together, that a server's KV cache holds"
+    )
+
+    @field_validator("port")
+    @classmethod
+    def _last_port_exists(cls, port: int, info: ValidationInfo) -> int:
+        count = info.data.get("count")
+        if port and count and port + count - 1 > HIGHEST_PORT:
+            raise ValueError(
+                f"expected room for {count} consecutive ports, found {port}; nearest possible: "
+                f"{HIGHEST_PORT + 1 - count}"
+            )
+        return port
