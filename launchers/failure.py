@@ -1,0 +1,64 @@
+"""Which of several ended processes is to blame, and how to say it. Pure logic."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# How a process ends when something else has failed: gloo and NCCL abort when a peer is gone.
+_USUAL_CONSEQUENCES = {-signal.SIGABRT, -signal.SIGTERM}
+
+
+@dataclass(frozen=True)
+class Death:
+    """One process that has ended by itself."""
+
+    name: str
+    service: bool
+    code: int
+    """Exit status, or minus the number of the signal that killed it."""
+    at: float
+    """Seconds since the start of the run."""
+
+    @property
+    def bad(self) -> bool:
+        """Whether this stops a run: any failure, and any end of a service."""
+        return self.service or self.code != 0
+
+
+def root_cause(deaths: Sequence[Death]) -> Death:
+    """The likeliest first cause among bad ``deaths`` of about the same moment (at least one).
+
+    Consequences can be seen before their cause: the sampler leaves on a broken connection while
+    the server that broke it still unwinds. So a service's end, or a death by a signal that nothing
+    in the run sends (out of memory, a fault), goes before ordinary failures; then the earliest.
+    """
+
+    def rank(death: Death) -> tuple[bool, float]:
+        killed = death.code < 0 and death.code not in _USUAL_CONSEQUENCES
+        return (not (death.service or killed), death.at)
+
+    return min((death for death in deaths if death.bad), key=rank)
+
+
+def sentence(death: Death, error: str | None) -> str:
+    """One sentence on ``death``; ``error`` is the ``error: ...`` line of its log, if any."""
+    if death.code < 0:
+        how = f"{death.name} was killed by {signal_name(-death.code)}"
+        if death.code == -signal.SIGKILL:
+            how += ", as the kernel does when memory runs out,"
+    elif death.code == 0:
+        how = f"{death.name}, which should run until it is stopped, ended with exit status 0"
+    else:
+        how = f"{death.name} failed with exit status {death.code}"
+    when = f"{how} {death.at:.0f} s after the start"
+    return f"{when}: {error}" if error else when
+
+
+def signal_name(number: int) -> str:
+    """``SIGKILL`` for 9; "signal 40" for a real-time signal, which has no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

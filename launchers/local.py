@@ -1,0 +1,171 @@
+"""``python -m launchers.local recipes.zero CONFIG [key=value ...]`` runs a recipe on this machine.
+
+Everything that can be refused is refused before the first process starts. Then all processes of
+the run live and die together. Exit status: 0 when the run is complete, 1 when it failed, 130 after
+Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import BaseModel
+
+from engine.config.loading import load, save
+from engine.config.process import Ports, Process
+from engine.errors import RunError, clear_errors
+from launchers import log_tail, run_folder
+from launchers.failure import Death, sentence
+from launchers.guardian import GUARDIAN_DIED, run_guarded
+from launchers.ports import LoopbackPorts
+from launchers.process_tree import die_with_parent
+from launchers.supervisor import Ending, Failed, Finished, Stopped, Supervisor
+
+_GOES_ON = "the next start of the same command goes on from the last checkpoint"
+
+
+class RunConfig(Protocol):
+    """What a launcher needs to know of a recipe's configuration."""
+
+    run_dir: Path
+
+
+class Recipe(Protocol):
+    """What a launcher needs of a recipe module."""
+
+    Config: type[BaseModel]
+    processes: Callable[[RunConfig, Ports], list[Process]]
+
+
+def main() -> None:
+    """Entry point; see the module's docstring."""
+    with clear_errors():
+        try:
+            status = launch(sys.argv[1:])
+        except KeyboardInterrupt:  # while checking: nothing has been started
+            status = 128 + signal.SIGINT
+    raise SystemExit(status)
+
+
+def launch(arguments: Sequence[str]) -> int:
+    """Run the recipe that the command line ``arguments`` name; return the exit status.
+
+    Raises RunError when the run cannot be started.
+    """
+    parsed = _parser().parse_args(arguments)
+    if parsed.stop_with_parent:
+        die_with_parent(os.getppid(), signal.SIGTERM)
+    recipe = find_recipe(parsed.recipe)
+    config = load(recipe.Config, parsed.config, parsed.overrides)
+    run_dir: Path = config.run_dir
+    run_folder.lock(run_dir)
+    processes = recipe.processes(config, LoopbackPorts())
+    if not processes:
+        return 0  # the recipe has said why
+    _write_config(config, run_dir / "config.yaml")
+    logs = run_dir / "logs"
+    logs.mkdir(exist_ok=True)
+    names = ", ".join(process.name for process in processes)
+    _say(f"run folder {run_dir}: starting {names}; their logs are in {logs}")
+    return run_guarded(lambda: _supervise(processes, logs))
+
+
+def find_recipe(name: str) -> Recipe:
+    """Import recipe module ``name``. Raises RunError when there is none of that name."""
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # the recipe exists; something that it imports does not
+        raise RunError(f"no recipe {name!r}; expected a module such as recipes.zero") from None
+    if not (hasattr(module, "Config") and hasattr(module, "processes")):
+        raise RunError(f"module {name!r} is not a recipe: it has no Config and processes()")
+    return module
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m launchers.local",
+        description="Run a recipe on this machine; a second start of a run folder resumes it.",
+    )
+    parser.add_argument("recipe", help="recipe module, for example recipes.zero")
+    parser.add_argument("config", type=Path, help="YAML file with the recipe's configuration")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. optimizer.lr=1e-4")
+    parser.add_argument(
+        "--stop-with-parent",
+        action="store_true",
+        help="stop the run when the process that started this one ends (for scripts)",
+    )
+    return parser
+
+
+def _write_config(config: BaseModel, file: Path) -> None:
+    before = run_folder.read_config(file)
+    save(config, file)
+    if before is None:
+        return
+    for line in run_folder.differences(before, run_folder.read_config(file)):
+        _say(f"this run folder was started with another configuration: {line}")
+
+
+def _supervise(processes: Sequence[Process], logs: Path) -> int:
+    """Run ``processes`` to their end, say how it went, and return the exit status."""
+    supervisor = Supervisor(logs)
+    try:
+        ending = supervisor.run(processes, _announce)
+        for survivor in supervisor.survivors:
+            _say(f"{survivor} does not end, not even by SIGKILL: it hangs in the kernel")
+        return _report(ending, logs)
+    except RunError as error:
+        return _fail(str(error))
+
+
+def _announce(ending: Ending) -> None:
+    """Said before the processes are stopped, which may take some seconds."""
+    match ending:
+        case Stopped(signal.SIGINT):
+            _say("stopping (Ctrl-C again kills at once)")
+        case Failed(cause):
+            _say(f"{cause.name} has ended; stopping the other processes")
+
+
+def _report(ending: Ending, logs: Path) -> int:
+    match ending:
+        case Finished():
+            return 0
+        case Stopped(signum):
+            by = {signal.SIGINT: "Ctrl-C", GUARDIAN_DIED: "the death of its launcher"}
+            _say(f"stopped by {by.get(signum, signum.name)}; {_GOES_ON}")
+            return 128 + signum
+        case Failed(cause, others):
+            for death in others:
+                _say(f"also ended: {_explain(death, logs)}")
+            log = logs / f"{cause.name}.log"
+            lines = log_tail.tail(log)
+            _say(f"all processes are stopped; the end of {log}:")
+            print("".join(f"    {line}\n" for line in lines), end="", file=sys.stderr)
+            return _fail(f"{_explain(cause, logs)} (log: {log})")
+
+
+def _explain(death: Death, logs: Path) -> str:
+    return sentence(death, log_tail.error_line(log_tail.tail(logs / f"{death.name}.log")))
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    return 1
+
+
+def _say(message: str) -> None:
+    print(f"launcher: {message}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

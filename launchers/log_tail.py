@@ -1,0 +1,43 @@
+"""The end of a process's log: what it said before it ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+_HEADER = "=== start of "
+_READ_BYTES = 64 * 1024  # enough for any tail, however large the log has grown
+
+
+def header(name: str, command: Sequence[str]) -> str:
+    """The line that opens each start's part of a log, which is appended to across restarts."""
+    return f"{_HEADER}{name} at {time.strftime('%Y-%m-%d %H:%M:%S')}: {' '.join(command)}\n"
+
+
+def tail(log: Path, lines: int = 20) -> list[str]:
+    """The last ``lines`` lines that the latest start wrote to ``log``; empty without a log.
+
+    Of a line that a progress bar has overwritten with carriage returns only the last state counts.
+    """
+    try:
+        with log.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - _READ_BYTES))
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return []
+    found = [line.rstrip().rsplit("\r", 1)[-1] for line in text.split("\n")]
+    starts = [index for index, line in enumerate(found) if line.startswith(_HEADER)]
+    latest = found[starts[-1] + 1 :] if starts else found
+    while latest and not latest[-1]:
+        latest.pop()
+    return latest[-lines:]
+
+
+def error_line(lines: Sequence[str]) -> str | None:
+    """The message of the last ``error: ...`` line, as ``engine.errors.clear_errors`` prints it."""
+    for line in reversed(lines):
+        if line.startswith("error: "):
+            return line.removeprefix("error: ")
+    return None

@@ -1,0 +1,78 @@
+"""A run's folder as launchers see it: one run at a time, and the configuration of its start."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from engine.errors import RunError
+
+_CLEAN_UP_SECONDS = 10.0
+_ABSENT = "(absent)"
+
+
+def lock(run_dir: Path) -> int:
+    """Create ``run_dir`` if need be and lock it for this process and its forked children.
+
+    Returns the open file descriptor that holds the lock; the kernel releases it when the last
+    process that shares it has ended, however it ended. Raises RunError, with the holder's pid,
+    when another launcher has it. A holder that was killed gets a moment: its other half
+    (``guardian``) is then just ending what is left of the run.
+    """
+    file = run_dir / "launcher.lock"
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise RunError(f"run_dir: the run folder {run_dir} cannot be written: {error}") from error
+    deadline = time.monotonic() + _CLEAN_UP_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            holder = os.pread(descriptor, 32, 0).decode().strip()
+            if _is_alive(holder) or time.monotonic() > deadline:
+                os.close(descriptor)
+                raise RunError(
+                    f"run_dir: {run_dir} is in use by the launcher with pid {holder}; "
+                    "stop that run first or choose another run folder"
+                ) from None
+            time.sleep(0.1)
+    os.pwrite(descriptor, f"{os.getpid():<20}\n".encode(), 0)  # one width: never half overwritten
+    return descriptor
+
+
+def _is_alive(pid: str) -> bool:
+    try:
+        return psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE
+    except (ValueError, psutil.NoSuchProcess):
+        return False  # ValueError: the holder has not written its pid yet
+
+
+def differences(before: Any, after: Any, path: str = "") -> list[str]:
+    """How configuration tree ``after`` differs from ``before``: "a.b: 1 -> 2" per leaf."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = [*before, *(key for key in after if key not in before)]
+        return [
+            line
+            for key in keys
+            for line in differences(
+                before.get(key, _ABSENT), after.get(key, _ABSENT), f"{path}.{key}".lstrip(".")
+            )
+        ]
+    return [] if before == after else [f"{path}: {before} -> {after}"]
+
+
+def read_config(file: Path) -> Any:
+    """The tree in ``file``, or None where there is none or it was cut off by a crash."""
+    try:
+        return yaml.safe_load(file.read_text())
+    except (OSError, yaml.YAMLError):
+        return None

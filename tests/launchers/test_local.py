@@ -1,0 +1,225 @@
+"""The local launcher with real process trees: they live and die together, and nothing is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from launched import Launched, assert_nothing_left, leftovers
+
+Start = Callable[..., Launched]
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def start(launch: Start, tmp_path: Path, run_dir: Path) -> Start:
+    """Start the toy recipe with the given ``work`` and ``services`` (name -> what it does)."""
+
+    def start(
+        work: dict[str, str],
+        services: dict[str, str] | None = None,
+        *overrides: str,
+        through: Sequence[str] = (),
+        terminal: bool = False,
+    ) -> Launched:
+        config = tmp_path / "config.yaml"
+        config.write_text(
+            yaml.safe_dump({"run_dir": str(run_dir), "work": work, "services": services or {}})
+        )
+        launcher = [sys.executable, "-m", "launchers.local"]
+        command = [*through, *launcher, "toy_recipe", str(config), *overrides]
+        toys = {"PYTHONPATH": str(Path(__file__).parent)}
+        return launch(command, env=toys, terminal=terminal)
+
+    return start
+
+
+def wait_for_log(run_dir: Path, name: str, text: str = "=== start") -> None:
+    deadline = time.monotonic() + 10
+    log = run_dir / "logs" / f"{name}.log"
+    while not (log.exists() and text in log.read_text()):
+        assert time.monotonic() < deadline, f"{text!r} not in {log}"
+        time.sleep(0.02)
+
+
+def wait_for_file(file: Path) -> int:
+    deadline = time.monotonic() + 10
+    while not (file.exists() and file.read_text()):
+        assert time.monotonic() < deadline, f"{file} was not written"
+        time.sleep(0.02)
+    return int(file.read_text())
+
+
+def test_a_complete_run_stops_its_services_and_ends_well(start: Start, run_dir: Path):
+    run = start({"trainer-0": "finish", "sampler": "leave"}, {"server-0": "sleep"})
+    assert run.wait(10) == 0
+    assert "error" not in run.output
+    assert "the work is done" in (run_dir / "logs" / "trainer-0.log").read_text()
+    assert yaml.safe_load((run_dir / "config.yaml").read_text())["services"] == {
+        "server-0": "sleep"
+    }
+    assert_nothing_left(run_dir, 0)
+
+
+def test_a_failure_ends_all_within_ten_seconds_with_the_reason(
+    start: Start, run_dir: Path, tmp_path: Path
+):
+    escaped = tmp_path / "escaped.pid"
+    run = start(
+        {"trainer-0": "fail 0.5", "trainer-1": "stubborn", "sampler": "sleep"},
+        {"server-0": f"escape {escaped}"},
+    )
+    grandchild = wait_for_file(escaped)
+    run.wait_for("trainer-0 has ended", 10)
+    began = time.monotonic()
+    assert run.wait(10) == 1
+    assert time.monotonic() - began < 9  # one second to settle has passed before
+    assert not psutil.pid_exists(grandchild)
+    assert_nothing_left(run_dir, 0)
+    last = run.output.strip().splitlines()[-1]
+    assert last.startswith("error: trainer-0 failed with exit status 1")
+    assert "the moon is missing" in last
+
+
+def test_the_cause_is_named_though_its_consequence_was_seen_first(start: Start, run_dir: Path):
+    run = start({"sampler": "fail 0.3", "trainer-0": "sleep"}, {"server-0": "killed 0.6"})
+    assert run.wait(10) == 1
+    assert "error: server-0 was killed by SIGKILL" in run.output
+    assert "also ended: sampler failed with exit status 1" in run.output
+
+
+def test_a_service_that_ends_stops_the_run(start: Start):
+    run = start({"trainer-0": "sleep"}, {"server-0": "leave"})
+    assert run.wait(10) == 1
+    assert "error: server-0, which should run until it is stopped, ended" in run.output
+
+
+def test_the_tail_of_a_long_log_is_shown(start: Start):
+    run = start({"trainer-0": "chatter"})
+    assert run.wait(10) == 1
+    assert "    line 19980\n" in run.output
+    assert "    line 19999\n" in run.output
+    assert "line 19979\n" not in run.output
+    assert "exit status 7" in run.output
+
+
+def test_ctrl_c_lets_processes_leave_properly(start: Start, run_dir: Path):
+    run = start({"trainer-0": "tidy"}, {"server-0": "sleep"}, terminal=True)
+    wait_for_log(run_dir, "trainer-0", "at work")
+    run.press("\x03")
+    assert run.wait(10) == 130
+    wait_for_log(run_dir, "trainer-0", "tidied up")
+    assert "stopped by Ctrl-C; the next start of the same command goes on from" in run.output
+    assert_nothing_left(run_dir, 0)
+
+
+def test_a_second_ctrl_c_kills_at_once(start: Start, run_dir: Path):
+    run = start({"trainer-0": "stubborn"}, terminal=True)
+    wait_for_log(run_dir, "trainer-0", "now stubborn")
+    run.press("\x03")
+    run.wait_for("stopping", 2)
+    began = time.monotonic()
+    run.press("\x03")
+    assert run.wait(2) == 130
+    assert time.monotonic() - began < 1.5  # instead of the grace period
+    assert_nothing_left(run_dir, 0)
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_other_stop_signals_stop_the_run(
+    start: Start, run_dir: Path, signum: signal.Signals, status: int
+):
+    run = start({"trainer-0": "sleep"})
+    wait_for_log(run_dir, "trainer-0")
+    run.send(signum)
+    assert run.wait(5) == status
+    assert signum.name in run.output
+    assert_nothing_left(run_dir, 0)
+
+
+@pytest.mark.parametrize("victim", ["launcher", "supervisor"])
+def test_a_killed_launcher_leaves_nothing(start: Start, run_dir: Path, tmp_path: Path, victim: str):
+    escaped = tmp_path / "escaped.pid"
+    run = start({"trainer-0": "stubborn"}, {"server-0": f"escape {escaped}"})
+    wait_for_log(run_dir, "trainer-0", "now stubborn")
+    grandchild = wait_for_file(escaped)
+    pid = run.pid if victim == "launcher" else psutil.Process(run.pid).children()[0].pid
+    os.kill(pid, signal.SIGKILL)
+    status = run.wait(5)
+    assert status == (-signal.SIGKILL if victim == "launcher" else 1)
+    assert_nothing_left(run_dir, 3)
+    assert not psutil.pid_exists(grandchild)
+
+
+def test_a_folder_can_be_started_again_right_after_its_launcher_was_killed(
+    start: Start, run_dir: Path
+):
+    run = start({"trainer-0": "stubborn"})
+    wait_for_log(run_dir, "trainer-0", "now stubborn")
+    run.send(signal.SIGKILL)
+    run.wait(5)
+    assert start({"trainer-0": "finish"}).wait(10) == 0
+
+
+def test_a_run_folder_in_use_is_refused_with_the_pid_of_its_launcher(start: Start, run_dir: Path):
+    first = start({"trainer-0": "sleep"})
+    wait_for_log(run_dir, "trainer-0")
+    second = start({"trainer-0": "sleep"})
+    assert second.wait(5) == 1
+    assert second.output.startswith(
+        f"error: run_dir: {run_dir} is in use by the launcher with pid {first.pid}"
+    )
+    assert len(leftovers(run_dir)) >= 2  # the first is not disturbed
+
+
+def test_a_used_port_is_refused_before_anything_starts(start: Start, run_dir: Path):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        run = start({"trainer-0": "sleep"}, {}, f"port={port}")
+        assert run.wait(5) == 1
+    assert run.output.startswith(f"error: port: port {port} on 127.0.0.1 is already in use by pid")
+    assert not (run_dir / "logs").exists()
+
+
+def test_a_resumed_run_says_what_differs_and_keeps_its_logs(start: Start, run_dir: Path):
+    assert start({"trainer-0": "finish"}).wait(10) == 0
+    second = start({"trainer-0": "finish"}, {}, "seed=2")
+    assert second.wait(10) == 0
+    assert "another configuration: seed: 1 -> 2" in second.output
+    assert (run_dir / "logs" / "trainer-0.log").read_text().count("=== start of") == 2
+
+
+def test_an_unknown_recipe_is_refused(launch: Start):
+    run = launch([sys.executable, "-m", "launchers.local", "recipes.nought", "none.yaml"])
+    assert run.wait(5) == 1
+    assert run.output.startswith("error: no recipe 'recipes.nought'")
+
+
+def test_a_process_that_cannot_be_started_ends_the_run(start: Start, run_dir: Path):
+    (run_dir / "logs" / "b.log").mkdir(parents=True)  # where its log should go
+    run = start({"a": "sleep", "b": "sleep"})
+    assert run.wait(5) == 1
+    assert "error: b could not be started" in run.output
+    assert_nothing_left(run_dir, 0)
+
+
+def test_a_run_can_be_told_to_stop_with_the_script_that_started_it(start: Start, run_dir: Path):
+    script = ["bash", "-c", '"$@"; echo', "script"]
+    run = start({"trainer-0": "sleep"}, {}, "--stop-with-parent", through=script)
+    wait_for_log(run_dir, "trainer-0")
+    run.send(signal.SIGKILL)
+    assert_nothing_left(run_dir, 5)

@@ -1,0 +1,34 @@
+"""What is shown of a log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from launchers.log_tail import error_line, header, tail
+
+
+def test_a_tail_stops_at_the_latest_start(tmp_path: Path):
+    log = tmp_path / "a.log"
+    log.write_text(f"{header('a', ['x'])}old\nerror: old\n{header('a', ['x'])}new\n")
+    assert tail(log) == ["new"]
+    assert error_line(tail(log)) is None
+
+
+def test_a_tail_of_a_huge_log_is_its_last_lines(tmp_path: Path):
+    log = tmp_path / "a.log"
+    log.write_text("".join(f"line {number}\n" for number in range(100_000)))
+    assert tail(log, lines=2) == ["line 99998", "line 99999"]
+
+
+def test_a_tail_shows_progress_bars_in_their_last_state(tmp_path: Path):
+    log = tmp_path / "a.log"
+    log.write_bytes(b"10%\r50%\r100%\n\xff broken utf-8\r\n\n")
+    assert tail(log) == ["100%", "\N{REPLACEMENT CHARACTER} broken utf-8"]
+
+
+def test_a_missing_log_has_an_empty_tail(tmp_path: Path):
+    assert tail(tmp_path / "none.log") == []
+
+
+def test_the_last_error_line_counts_though_noise_follows():
+    assert error_line(["error: first", "error: last", "[W] leaked object"]) == "last"

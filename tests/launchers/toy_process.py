@@ -1,0 +1,61 @@
+"""What the toy recipe's processes do: ``python toy_process.py ACTION [ARGUMENT]``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+
+def escape(pid_file: str) -> None:
+    """Leave a grandchild in a session of its own, as SGLang's scheduler is; it heeds nothing."""
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            Path(pid_file).write_text(str(os.getpid()))
+            time.sleep(600)
+        os._exit(0)
+    time.sleep(600)
+
+
+def main() -> None:
+    action, argument = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else ""
+    match action:
+        case "finish":
+            print("the work is done")
+        case "sleep":
+            time.sleep(600)
+        case "stubborn":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            print("now stubborn", flush=True)
+            time.sleep(600)
+        case "tidy":
+            try:
+                signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+                print("at work", flush=True)
+                time.sleep(600)
+            finally:
+                time.sleep(0.5)
+                print("tidied up")
+        case "escape":
+            escape(argument)
+        case "chatter":
+            for number in range(20_000):
+                print("line", number)
+            raise SystemExit(7)
+        case "fail":
+            time.sleep(float(argument or 0))
+            print("error: the moon is missing", file=sys.stderr)
+            raise SystemExit(1)
+        case "killed":
+            time.sleep(float(argument or 0))
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "leave":
+            time.sleep(float(argument or 0))
+
+
+if __name__ == "__main__":
+    main()
