@@ -131,7 +131,7 @@ def _cpu() -> tuple[str, Flags, dict[str, str]]:
     flags = {
         "device": "cpu",
         "dtype": "float32",  # the parity gate compares with a float32 trainer to 1e-4
-        "attention-backend": "torch_native",
+        "attention-backend": "cpu_batched",
         "sampling-backend": "pytorch",
         "grammar-backend": "none",
         # Memory is bounded by max-total-tokens; the fraction only must leave room for it.
