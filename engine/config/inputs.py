@@ -1,4 +1,4 @@
-"""Files that a run reads: types of configuration keys that can be asked whether their file is there.
+"""Files that a run reads: key types that can be asked whether their file is there.
 
 A configuration can be loaded, printed and compared where its files do not exist. Asked to
 (:func:`missing_inputs`, or ``load(..., check_inputs=True)``), the keys of these types look.
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ValidationError, ValidationInfo
+
+from engine.config.layout import LayoutConfig
 
 CHECK_INPUTS = {"check_inputs": True}
 """The validation context in which input files are looked at."""
@@ -28,12 +30,36 @@ def missing_inputs(config: BaseModel) -> list[str]:
     return []
 
 
-def _wanted(info: ValidationInfo) -> bool:
+def inputs_wanted(info: ValidationInfo) -> bool:
+    """Whether this validation is to look at input files."""
     return bool(info.context and info.context.get("check_inputs"))
 
 
+def check_model_fits(folder: Path, layout: LayoutConfig) -> None:
+    """Compare the model's sizes, from its ``config.json``, with what ``layout`` cuts them into.
+
+    Keys as in the Qwen3-MoE, Mixtral and DeepSeek-V3 configs of transformers.
+
+    Raises:
+        ValueError: a dimension of ``layout`` does not divide what it cuts.
+    """
+    model = _read_json(folder / "config.json")
+    cuts = {
+        "tp": (layout.tp, "attention heads", ("num_attention_heads",)),
+        "pp": (layout.pp, "layers", ("num_hidden_layers",)),
+        "ep": (layout.ep, "experts", ("num_experts", "num_local_experts", "n_routed_experts")),
+    }
+    problems = []
+    for key, (parts, things, names) in cuts.items():
+        total = next((model[name] for name in names if isinstance(model.get(name), int)), None)
+        if total is not None and total % parts:
+            problems.append(f"expected {key} to divide the model's {total} {things}, found {parts}")
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
 def _model_folder(folder: Path, info: ValidationInfo) -> Path:
-    if _wanted(info):
+    if inputs_wanted(info):
         _read_config(folder)
         for shard in _shards(folder):
             if not (folder / shard).is_file():
@@ -42,7 +68,7 @@ def _model_folder(folder: Path, info: ValidationInfo) -> Path:
 
 
 def _prompt_file(file: Path, info: ValidationInfo) -> Path:
-    if _wanted(info):
+    if inputs_wanted(info):
         if not file.is_file():
             raise ValueError(f"expected a JSON lines file, found no file {file}")
         if not file.stat().st_size:
