@@ -1,0 +1,191 @@
+"""The curves of a run: which metrics stand in one chart, and what each chart says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from engine.monitoring import metric_names as names
+from engine.monitoring.summary import seconds_by_phase
+from engine.monitoring.svg import FULL_WIDTH, QUIET, SERIES, draw
+
+Line = Mapping[str, Any]  # one of metrics.jsonl
+Points = tuple[list[int], list[float]]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing with its caption."""
+
+    title: str
+    note: str  # unit, and what to look for
+    svg: str
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One metric drawn over the steps."""
+
+    label: str
+    name: str
+    colour: str = SERIES[0]
+    markers: bool = False  # few points, far apart
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A chart of curves that share an axis."""
+
+    title: str
+    note: str
+    curves: tuple[Curve, ...]
+    from_zero: bool = True
+    logarithmic: bool = False
+
+
+PLANS = (
+    Plan(
+        "Accuracy",
+        "share of right answers",
+        (
+            Curve("training rollouts", names.REWARD_ACCURACY, QUIET),
+            Curve("held-out problems", names.EVALUATION_ACCURACY, markers=True),
+        ),
+    ),
+    Plan(
+        "Response length",
+        "mean tokens",
+        (
+            Curve("training rollouts", names.RESPONSE_LENGTH, QUIET),
+            Curve("held-out problems", names.EVALUATION_RESPONSE_LENGTH, markers=True),
+        ),
+    ),
+    Plan("Loss", "nats", (Curve("loss", names.LOSS),), from_zero=False),
+    Plan("KL to the reference", "nats per token, k3 estimate", (Curve("KL", names.KL),)),
+    Plan(
+        "Groups without signal",
+        "share of groups whose rewards are all equal",
+        (Curve("share", names.GROUPS_WITHOUT_SIGNAL),),
+    ),
+    Plan("Entropy", "nats per token", (Curve("entropy", names.ENTROPY),)),
+    Plan("Gradient norm", "before clipping", (Curve("gradient norm", names.GRADIENT_NORM),)),
+    Plan(
+        "Trainer against sampler",
+        "largest difference of a log-probability, nats",
+        (Curve("difference", names.MAX_LOGPROB_DIFFERENCE),),
+        logarithmic=True,
+    ),
+)
+
+
+def draw_charts(lines: Sequence[Line]) -> list[Chart]:
+    """Draw every chart whose metrics occur in ``lines``, in reading order."""
+    kinds = sorted(
+        {kind for line in lines for kind in names.with_prefix(line, names.REWARD_PREFIX)} - {"mean"}
+    )
+    rewards = Plan(
+        "Reward by kind",
+        "mean over samples; the weighted sum is what is trained on",
+        (
+            *(
+                Curve(kind, names.REWARD_PREFIX + kind, colour)
+                for kind, colour in zip(kinds, SERIES, strict=False)
+            ),
+            Curve("weighted sum", names.REWARD_MEAN, QUIET),
+        ),
+    )
+    charts = [_draw_curves(plan, lines) for plan in (*PLANS[:2], rewards, *PLANS[2:])]
+    charts.append(_draw_imbalance(lines))
+    charts.append(_draw_phases(lines))
+    return [chart for chart in charts if chart is not None]
+
+
+def _points(lines: Sequence[Line], name: str) -> Points:
+    found = [(line[names.STEP], line[name]) for line in lines if line.get(name) is not None]
+    return [step for step, _ in found], [value for _, value in found]
+
+
+def _draw_curves(plan: Plan, lines: Sequence[Line]) -> Chart | None:
+    drawn = [(curve, _points(lines, curve.name)) for curve in plan.curves]
+    drawn = [(curve, points) for curve, points in drawn if points[0]]
+    if not drawn:
+        return None
+
+    def paint(axes: Axes) -> None:
+        for curve, (steps, values) in drawn:
+            lonely = len(steps) == 1
+            axes.plot(
+                steps,
+                values,
+                color=curve.colour,
+                label=curve.label,
+                linewidth=1.8,
+                marker="o" if curve.markers or lonely else None,
+                markersize=4.5,
+            )
+        if plan.logarithmic and all(value > 0 for _, (_, values) in drawn for value in values):
+            axes.set_yscale("log")
+        elif plan.from_zero:
+            axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+
+    legend = len(drawn) > 1
+    return Chart(plan.title, plan.note, draw(plan.title, paint, legend=legend))
+
+
+def _draw_imbalance(lines: Sequence[Line]) -> Chart | None:
+    layers = sorted(
+        {
+            layer
+            for line in lines
+            for layer in names.with_prefix(line, names.EXPERT_IMBALANCE_PREFIX)
+        }
+    )
+    if not layers:
+        return None
+    of_layer = [
+        dict(zip(*_points(lines, names.EXPERT_IMBALANCE_PREFIX + layer), strict=True))
+        for layer in layers
+    ]
+    steps = sorted(set().union(*of_layer))
+    worst = [max(loads[step] for loads in of_layer if step in loads) for step in steps]
+    mean = [_mean([loads[step] for loads in of_layer if step in loads]) for step in steps]
+
+    def paint(axes: Axes) -> None:
+        axes.plot(steps, worst, color=SERIES[0], label="worst layer", linewidth=1.8)
+        axes.plot(steps, mean, color=QUIET, label="mean over layers", linewidth=1.8)
+        axes.set_ylim(bottom=1.0)
+
+    note = "busiest expert over the mean one; 1 is balanced"
+    return Chart("Expert load", note, draw("Expert load", paint, legend=True))
+
+
+def _draw_phases(lines: Sequence[Line]) -> Chart | None:
+    timed = [(line[names.STEP], names.with_prefix(line, names.SECONDS_PREFIX)) for line in lines]
+    timed = [(step, seconds) for step, seconds in timed if seconds]
+    if not timed:
+        return None
+    longest_first = [phase for phase, seconds in seconds_by_phase(lines).items() if seconds]
+    shown = longest_first[: len(SERIES) - 1]
+    rest = longest_first[len(shown) :]
+    steps = [step for step, _ in timed]
+    heights = [[seconds.get(phase) or 0.0 for _, seconds in timed] for phase in shown]
+    labels = list(shown)
+    if rest:
+        labels.append("all others")
+        heights.append([sum(seconds.get(p) or 0.0 for p in rest) for _, seconds in timed])
+
+    def paint(axes: Axes) -> None:
+        # One path per phase: bars would be one per phase and step, too many for a long run.
+        axes.stackplot(steps, heights, labels=labels, colors=SERIES, step="mid", linewidth=0)
+        axes.margins(x=0.0)
+
+    title = "Where a step's time went"
+    return Chart(title, "seconds", draw(title, paint, legend=True, size=FULL_WIDTH), wide=True)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,134 @@
+"""What a person sees at the terminal: a line per step, and a progress bar where there is one."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TextIO
+
+from tqdm import tqdm
+
+from engine.monitoring import metric_names as names
+
+RECENT_STEPS = 10
+
+
+@dataclass(frozen=True)
+class Column:
+    """One number of the line: ``accuracy 0.54``."""
+
+    label: str
+    name: str  # of the metric
+    format: str  # with a width, so that lines are aligned
+
+
+REINFORCEMENT = (
+    Column("accuracy", names.REWARD_ACCURACY, "4.2f"),
+    Column("reward", names.REWARD_MEAN, "5.2f"),
+    Column("length", names.RESPONSE_LENGTH, "5.0f"),
+    Column("kl", names.KL, "6.4f"),
+)
+NEXT_TOKEN = (Column("loss", names.LOSS, "6.4f"),)
+SPEED = Column("", names.TOKENS_PER_SECOND, "7,.0f")
+
+
+class Console:
+    """Prints a line per step; on a terminal a bar with the remaining time stays below the lines.
+
+    ::
+
+        step 12/90  accuracy 0.54  reward  1.32  length    36  kl 0.0021   1.9 s/step ...
+    """
+
+    def __init__(
+        self,
+        total: int,
+        columns: Sequence[Column],
+        *,
+        first_step: int = 0,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Start the clock of the first step.
+
+        Args:
+            total: steps of the run.
+            columns: what stands between the step and its speed; a metric a step lacks shows as -.
+            first_step: the step that comes first in this process.
+            stream: standard output unless told otherwise; a bar is drawn where it is a terminal.
+            clock: seconds, never going back.
+        """
+        self._total = total
+        self._columns = columns
+        self._stream = stream or sys.stdout
+        self._clock = clock
+        self._marks = deque([clock()], maxlen=RECENT_STEPS + 1)
+        self._bar = tqdm(
+            total=total,
+            initial=first_step,
+            file=self._stream,
+            disable=not self._stream.isatty(),
+            unit="step",
+            dynamic_ncols=True,
+            leave=False,
+        )
+
+    def step(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Print the line of the step that has just ended."""
+        before = self._marks[-1]
+        self._marks.append(self._clock())
+        done = step + 1
+        pace = (self._marks[-1] - self._marks[0]) / (len(self._marks) - 1)
+        width = len(str(self._total))
+        parts = [
+            f"step {done:>{width}}/{self._total}",
+            *(f"{column.label} {_shown(column, scalars)}" for column in self._columns),
+            f"{self._marks[-1] - before:5.1f} s/step",
+            f"{_shown(SPEED, scalars)} tok/s",
+            f"ETA {duration((self._total - done) * pace)}",
+        ]
+        self._bar.update(done - self._bar.n)
+        tqdm.write("  ".join(parts), file=self._stream)
+        self._stream.flush()
+
+    def say(self, text: str) -> None:
+        """Print a line of its own, above the bar where there is one."""
+        tqdm.write(text, file=self._stream)
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._bar.close()
+
+    def __enter__(self) -> Console:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def duration(seconds: float) -> str:
+    """Return ``45s``, ``2m31s`` or ``1h02m``, rounded to what is shown."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60}h{minutes % 60:02d}m"
+
+
+def _shown(column: Column, scalars: Mapping[str, float]) -> str:
+    value = scalars.get(column.name)
+    if value is None:
+        return "-".rjust(len(f"{0.0:{column.format}}"))
+    return f"{value:{column.format}}"

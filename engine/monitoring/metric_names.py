@@ -1,0 +1,55 @@
+"""The names of a run's metrics: one vocabulary for metrics.jsonl, TensorBoard, console and report.
+
+A name is also a TensorBoard tag; what stands before the slash groups the charts. Metrics of a loss
+function are ``training/`` + the key that the function returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+STEP = "step"  # the training step; an evaluation's is the version of the weights it looked at
+
+# Means over the samples of a rollout
+REWARD_PREFIX = "reward/"  # + kind: mean value of that reward before weighting
+REWARD_MEAN = "reward/mean"  # the weighted sum that the policy is trained on
+REWARD_ACCURACY = "reward/accuracy"
+REWARD_FORMAT = "reward/format"
+OUTCOME_PREFIX = "outcome/"  # + outcome of the accuracy reward: share of samples
+RESPONSE_LENGTH = "rollout/response_length"  # tokens
+RESPONSE_TOKENS = "rollout/tokens"  # tokens of all responses
+TRUNCATED = "rollout/truncated"  # share of samples that ran into the token limit
+GROUPS_WITHOUT_SIGNAL = "rollout/groups_without_signal"  # share of groups
+
+# Means over the updates of a step
+TRAINING_PREFIX = "training/"
+LOSS = "training/loss"
+POLICY_LOSS = "training/policy_loss"
+KL = "training/kl"  # nats, k3, policy against reference
+ENTROPY = "training/entropy"  # nats
+RATIO = "training/ratio"
+CLIP_FRACTION = "training/clip_fraction"
+GRADIENT_NORM = "training/gradient_norm"  # before clipping
+LEARNING_RATE = "training/learning_rate"
+MAX_LOGPROB_DIFFERENCE = "parity/max_logprob_difference"  # nats, trainer against sampler
+EXPERT_IMBALANCE_PREFIX = "experts/imbalance/"  # + layer: largest load / mean load, 1 is balanced
+
+# Held-out problems
+EVALUATION_ACCURACY = "evaluation/accuracy"
+EVALUATION_FORMAT = "evaluation/format"
+EVALUATION_RESPONSE_LENGTH = "evaluation/response_length"  # tokens
+
+# Where the time went
+SECONDS_PREFIX = "seconds/"  # + phase; the phases of a step add up to its seconds
+STEP_SECONDS = "speed/seconds_per_step"
+TOKENS_PER_SECOND = "speed/tokens_per_second"  # response tokens per second of the whole step
+
+
+def with_prefix(scalars: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return what stands behind ``prefix`` in the names that have it, with their values."""
+    return {
+        name.removeprefix(prefix): value
+        for name, value in scalars.items()
+        if name.startswith(prefix)
+    }

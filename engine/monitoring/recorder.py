@@ -1,0 +1,120 @@
+"""What a run writes about itself at every step: metrics.jsonl and TensorBoard event files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from torch.utils.tensorboard import SummaryWriter
+
+from engine.monitoring import metric_names as names
+from engine.monitoring.files import writing
+from engine.monitoring.metrics_file import MetricsFile
+from engine.monitoring.shown_samples import ShownSample
+
+METRICS_FILE = "metrics.jsonl"
+TENSORBOARD_FOLDER = "tensorboard"
+
+# TensorBoard's "custom scalars" tab: the curves that are read against each other, in one chart.
+OVERVIEW = {
+    "overview": {
+        "accuracy": ["Multiline", [names.EVALUATION_ACCURACY, names.REWARD_ACCURACY]],
+        "response length": ["Multiline", [names.EVALUATION_RESPONSE_LENGTH, names.RESPONSE_LENGTH]],
+        "reward by kind": ["Multiline", [f"{names.REWARD_PREFIX}.*"]],
+        "seconds by phase": ["Multiline", [f"{names.SECONDS_PREFIX}.*"]],
+        "expert imbalance": ["Multiline", [f"{names.EXPERT_IMBALANCE_PREFIX}.*"]],
+    }
+}
+
+
+class Recorder:
+    """Writes the line and the TensorBoard values of each step."""
+
+    def __init__(self, run_dir: Path, first_step: int) -> None:
+        """Open ``run_dir`` to record from ``first_step`` on.
+
+        What an earlier process recorded from ``first_step`` on is dropped from metrics.jsonl and
+        hidden in TensorBoard (``purge_step``): those steps are about to be done again.
+
+        Raises:
+            RunError: metrics.jsonl is damaged in its middle, or the folder cannot be written.
+        """
+        self._lines = MetricsFile(run_dir / METRICS_FILE, first_step)
+        self._folder = run_dir / TENSORBOARD_FOLDER
+        with writing(self._folder):
+            self._tensorboard = SummaryWriter(str(self._folder), purge_step=first_step)
+            self._tensorboard.add_custom_scalars(OVERVIEW)
+
+    def record(
+        self,
+        step: int,
+        scalars: Mapping[str, float],
+        *,
+        expert_load: Mapping[str, Sequence[float]] | None = None,
+        samples: Sequence[ShownSample] = (),
+    ) -> None:
+        """Record one step; on return it is on disk.
+
+        Args:
+            step: larger than every step before.
+            scalars: by name (``metric_names``). What is not finite becomes null in metrics.jsonl;
+                TensorBoard shows it as it is.
+            expert_load: by layer, the tokens (or the share of them) that went to each expert.
+                TensorBoard shows it as a histogram over expert numbers; the imbalance of each layer
+                joins the scalars.
+            samples: for TensorBoard's text tab.
+        Raises:
+            RunError: the disk is full.
+        """
+        loads = expert_load or {}
+        imbalances = {
+            names.EXPERT_IMBALANCE_PREFIX + layer: imbalance(load) for layer, load in loads.items()
+        }
+        with writing(self._folder):
+            for name, value in {**scalars, **imbalances}.items():
+                self._tensorboard.add_scalar(name, value, step)
+            for layer, load in loads.items():
+                self._add_load(f"experts/load/{layer}", load, step)
+            for number, sample in enumerate(samples):
+                self._tensorboard.add_text(f"samples/{number}", sample.markdown(), step)
+            self._tensorboard.flush()
+        self._lines.append(step, {**scalars, **imbalances})
+
+    def _add_load(self, tag: str, load: Sequence[float], step: int) -> None:
+        """Draw experts along the axis: bucket e, from e - 0.5 to e + 0.5, holds expert e's load."""
+        # TensorBoard cuts off empty buckets at the ends and would stretch the next one over them.
+        counts = [max(float(value), 1e-9) for value in load]
+        self._tensorboard.add_histogram_raw(
+            tag,
+            min=-0.5,
+            max=len(counts) - 0.5,
+            num=sum(counts),
+            sum=sum(expert * count for expert, count in enumerate(counts)),
+            sum_squares=sum(expert**2 * count for expert, count in enumerate(counts)),
+            bucket_limits=[expert + 0.5 for expert in range(len(counts))],
+            bucket_counts=counts,
+            global_step=step,
+        )
+
+    def close(self) -> None:
+        """Close both files; nothing can be recorded any more."""
+        self._tensorboard.close()
+        self._lines.close()
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def imbalance(load: Sequence[float]) -> float:
+    """Return the largest load divided by the mean load: 1 is balanced, len(load) is collapsed."""
+    total = sum(load)
+    return max(load) * len(load) / total if total else 1.0

@@ -1,0 +1,84 @@
+"""What TensorBoard reads back from what the recorder wrote."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from example_run import example_samples
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from engine.monitoring.metrics_file import read_metrics
+from engine.monitoring.recorder import Recorder, imbalance
+
+
+def read_events(run_dir: Path) -> EventAccumulator:
+    return EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"tensors": 0}).Reload()
+
+
+def scalar(events: EventAccumulator, name: str) -> dict[int, float]:
+    return {event.step: event.value for event in events.Scalars(name)}
+
+
+def test_scalars_arrive_in_both_places(tmp_path: Path) -> None:
+    with Recorder(tmp_path, first_step=0) as recorder:
+        recorder.record(0, {"training/kl": 0.25, "rollout/tokens": 12})
+        recorder.record(1, {"training/kl": math.nan, "evaluation/accuracy": 0.5})
+    assert read_metrics(tmp_path / "metrics.jsonl") == [
+        {"step": 0, "training/kl": 0.25, "rollout/tokens": 12},
+        {"step": 1, "training/kl": None, "evaluation/accuracy": 0.5},
+    ]
+    events = read_events(tmp_path)
+    kl = scalar(events, "training/kl")
+    assert kl[0] == 0.25
+    assert math.isnan(kl[1])
+    assert scalar(events, "evaluation/accuracy") == {1: 0.5}
+
+
+def test_a_resumed_run_shows_each_step_once_and_as_it_was_last_done(tmp_path: Path) -> None:
+    with Recorder(tmp_path, first_step=0) as recorder:
+        for step in range(5):
+            recorder.record(step, {"training/kl": 1.0})
+    with Recorder(tmp_path, first_step=3) as recorder:
+        recorder.record(3, {"training/kl": 2.0})
+    expected = {0: 1.0, 1: 1.0, 2: 1.0, 3: 2.0}
+    events = read_events(tmp_path).Scalars("training/kl")
+    assert [(event.step, event.value) for event in events] == list(expected.items())
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert {line["step"]: line["training/kl"] for line in lines} == expected
+
+
+def test_values_are_visible_while_the_run_goes_on(tmp_path: Path) -> None:
+    with Recorder(tmp_path, first_step=0) as recorder:
+        recorder.record(0, {"training/kl": 0.5})
+        assert scalar(read_events(tmp_path), "training/kl") == {0: 0.5}
+
+
+def test_expert_load_is_a_histogram_over_expert_numbers(tmp_path: Path) -> None:
+    load = [0.0, 6.0, 1.0, 1.0]
+    with Recorder(tmp_path, first_step=0) as recorder:
+        recorder.record(0, {}, expert_load={"1": load})
+    events = read_events(tmp_path)
+    (event,) = events.Histograms("experts/load/1")
+    assert event.histogram_value.bucket_limit == [0.5, 1.5, 2.5, 3.5]
+    assert event.histogram_value.bucket == pytest.approx(load, abs=1e-8)
+    assert scalar(events, "experts/imbalance/1") == {0: 3.0}
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 0, "experts/imbalance/1": 3.0}]
+
+
+def test_imbalance_is_one_when_balanced_and_the_number_of_experts_when_collapsed() -> None:
+    assert imbalance([2, 2, 2]) == 1.0
+    assert imbalance([0, 0, 9]) == 3.0
+    assert imbalance([0, 0]) == 1.0
+
+
+def test_samples_are_text_that_cannot_become_markup(tmp_path: Path) -> None:
+    sample = example_samples(final=True)[0]
+    with Recorder(tmp_path, first_step=0) as recorder:
+        recorder.record(4, {}, samples=[sample])
+    (event,) = read_events(tmp_path).Tensors("samples/0/text_summary")
+    text = event.tensor_proto.string_val[0].decode()
+    assert event.step == 4
+    assert f"\n    {sample.response}\n" in text
+    assert "**right**, reward 2, reference answer `7`" in text

@@ -1,0 +1,54 @@
+"""summary.json against hand-computed numbers."""
+
+from __future__ import annotations
+
+import json
+
+from engine.monitoring.files import replace_json
+from engine.monitoring.summary import EvaluationResult, summarize
+
+BASE = EvaluationResult(0, 256, 512, accuracy=0.125, format_rate=0.45, response_length=22.0)
+FINAL = EvaluationResult(2, 256, 512, accuracy=0.75, format_rate=0.99, response_length=44.0)
+
+
+def step(number: int, seconds: float, tokens: int, difference: float) -> dict:
+    return {
+        "step": number,
+        "speed/seconds_per_step": seconds,
+        "rollout/tokens": tokens,
+        "parity/max_logprob_difference": difference,
+        "seconds/rollout": seconds - 1,
+        "seconds/update": 1.0,
+    }
+
+
+def test_hand_computed_summary() -> None:
+    lines = [
+        step(0, 3.0, 1000, 1e-6),
+        step(1, 2.0, 500, 4e-6),
+        {"step": 2, "evaluation/accuracy": 0.75, "parity/max_logprob_difference": 2e-6},
+    ]
+    assert summarize(lines, BASE, FINAL, seed=3) == {
+        "base_accuracy": 0.125,
+        "final_accuracy": 0.75,
+        "base_response_length": 22.0,
+        "final_response_length": 44.0,
+        "base_format_rate": 0.45,
+        "format_rate": 0.99,
+        "evaluation_problems": 256,
+        "steps": 2,
+        "seconds": 5.0,
+        "seconds_by_phase": {"rollout": 3.0, "update": 2.0},
+        "tokens_per_second": 300.0,
+        "max_logprob_difference": 4e-6,
+        "seed": 3,
+    }
+
+
+def test_a_run_without_steps_has_a_summary_too(tmp_path) -> None:
+    summary = summarize([], BASE, BASE, seed=3)
+    assert summary["steps"] == 0
+    assert summary["tokens_per_second"] is summary["max_logprob_difference"] is None
+    replace_json(tmp_path / "summary.json", summary)
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
