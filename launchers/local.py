@@ -14,11 +14,11 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydantic import BaseModel
 
-from engine.config.loading import load, save
+from engine.config.loading import load
 from engine.config.process import Ports, Process
 from engine.errors import RunError, clear_errors
 from launchers import log_tail, run_folder
@@ -31,17 +31,14 @@ from launchers.supervisor import Ending, Failed, Finished, Stopped, Supervisor
 _GOES_ON = "the next start of the same command goes on from the last checkpoint"
 
 
-class RunConfig(Protocol):
-    """What a launcher needs to know of a recipe's configuration."""
-
-    run_dir: Path
-
-
 class Recipe(Protocol):
-    """What a launcher needs of a recipe module."""
+    """What a launcher needs of a recipe module.
+
+    Of a ``Config`` it reads no more than ``run_dir``, a path.
+    """
 
     Config: type[BaseModel]
-    processes: Callable[[RunConfig, Ports], list[Process]]
+    processes: Callable[[Any, Ports], list[Process]]
 
 
 def main() -> None:
@@ -59,19 +56,19 @@ def launch(arguments: Sequence[str]) -> int:
 
     Raises RunError when the run cannot be started.
     """
-    parsed = _parser().parse_args(arguments)
+    parsed = _parser().parse_intermixed_args(arguments)
     if parsed.stop_with_parent:
         die_with_parent(os.getppid(), signal.SIGTERM)
     recipe = find_recipe(parsed.recipe)
-    config = load(recipe.Config, parsed.config, parsed.overrides)
+    config: Any = load(recipe.Config, parsed.config, parsed.overrides, check_inputs=True)
     run_dir: Path = config.run_dir
     run_folder.lock(run_dir)
     processes = recipe.processes(config, LoopbackPorts())
     if not processes:
         return 0  # the recipe has said why
-    _write_config(config, run_dir / "config.yaml")
-    logs = run_dir / "logs"
-    logs.mkdir(exist_ok=True)
+    for difference in run_folder.write_config(config, run_dir):
+        _say(f"this run folder was started with another configuration: {difference}")
+    logs = run_folder.make_logs(run_dir)
     names = ", ".join(process.name for process in processes)
     _say(f"run folder {run_dir}: starting {names}; their logs are in {logs}")
     return run_guarded(lambda: _supervise(processes, logs))
@@ -104,15 +101,6 @@ def _parser() -> argparse.ArgumentParser:
         help="stop the run when the process that started this one ends (for scripts)",
     )
     return parser
-
-
-def _write_config(config: BaseModel, file: Path) -> None:
-    before = run_folder.read_config(file)
-    save(config, file)
-    if before is None:
-        return
-    for line in run_folder.differences(before, run_folder.read_config(file)):
-        _say(f"this run folder was started with another configuration: {line}")
 
 
 def _supervise(processes: Sequence[Process], logs: Path) -> int:

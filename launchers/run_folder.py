@@ -10,7 +10,9 @@ from typing import Any
 
 import psutil
 import yaml
+from pydantic import BaseModel
 
+from engine.config.loading import save
 from engine.errors import RunError
 
 _CLEAN_UP_SECONDS = 10.0
@@ -70,9 +72,26 @@ def differences(before: Any, after: Any, path: str = "") -> list[str]:
     return [] if before == after else [f"{path}: {before} -> {after}"]
 
 
-def read_config(file: Path) -> Any:
-    """The tree in ``file``, or None where there is none or it was cut off by a crash."""
+def write_config(config: BaseModel, run_dir: Path) -> list[str]:
+    """Write ``run_dir/config.yaml``; return how it differs from the one that was there, if any.
+
+    Raises RunError when it cannot be written.
+    """
+    file = run_dir / "config.yaml"
     try:
-        return yaml.safe_load(file.read_text())
-    except (OSError, yaml.YAMLError):
-        return None
+        before = yaml.safe_load(file.read_text()) if file.exists() else None
+        save(config, file)
+        after = yaml.safe_load(file.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise RunError(f"run_dir: {file} cannot be replaced: {error}") from error
+    return [] if before is None else differences(before, after)
+
+
+def make_logs(run_dir: Path) -> Path:
+    """The folder of the processes' logs, made if need be. Raises RunError when that fails."""
+    logs = run_dir / "logs"
+    try:
+        logs.mkdir(exist_ok=True)
+    except OSError as error:
+        raise RunError(f"run_dir: the folder for logs cannot be made: {error}") from error
+    return logs

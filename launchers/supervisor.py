@@ -26,6 +26,15 @@ SETTLE_SECONDS = 1.0  # after a bad death, to see what else has died and find th
 GRACE_SECONDS = 3.0  # between SIGTERM and SIGKILL
 KILL_SECONDS = 4.0  # for SIGKILL to take effect
 
+_ENVIRONMENT = {
+    # parallelism comes from processes: more threads than cores cost up to 8 times the time
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    # what a process said before it was killed must be in its log
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONFAULTHANDLER": "1",
+}
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -101,8 +110,7 @@ class Supervisor:
             process_tree.die_with_parent(launcher, signal.SIGKILL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, WAITED_SIGNALS)
 
-        # unbuffered: what a process said before it was killed must be in its log
-        env = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **process.env}
+        env = {**os.environ, **_ENVIRONMENT, **process.env}
         try:
             with self.log_of(process.name).open("ab") as log:
                 log.write(log_tail.header(process.name, process.command).encode())

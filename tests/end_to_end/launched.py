@@ -36,8 +36,8 @@ class Launched:
     ) -> None:
         self.command = list(command)
         self._text = ""
+        self._complete = False
         self._changed = threading.Condition()
-        self._started = time.monotonic()
         ours, theirs = pty.openpty() if terminal else os.pipe()
         self._descriptor = ours
         self.popen = subprocess.Popen(
@@ -51,7 +51,8 @@ class Launched:
             preexec_fn=(lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)) if terminal else None,
         )
         os.close(theirs)
-        threading.Thread(target=self._collect, daemon=True).start()
+        self._collector = threading.Thread(target=self._collect, daemon=True)
+        self._collector.start()
 
     @property
     def pid(self) -> int:
@@ -67,7 +68,7 @@ class Launched:
     def wait_for(self, text: str, limit: float) -> None:
         """Return once ``text`` has been printed; fail after ``limit`` seconds or at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: text in self._text, timeout=limit)
+            self._changed.wait_for(lambda: text in self._text or self._complete, timeout=limit)
             if text not in self._text:
                 raise AssertionError(f"{text!r} was not printed in {limit} s:\n{self._text}")
 
@@ -77,7 +78,7 @@ class Launched:
             status = self.popen.wait(limit)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still running after {limit} s:\n{self.output}") from None
-        time.sleep(0.05)  # the collecting thread's last read
+        self._collector.join(1)  # not for ever: what has been left behind may keep the pipe open
         return status
 
     def send(self, signum: signal.Signals) -> None:
@@ -96,6 +97,7 @@ class Launched:
             tree = []
         kill(tree)
         self.popen.wait()
+        self._collector.join(1)
 
     def _collect(self) -> None:
         while True:
@@ -103,11 +105,13 @@ class Launched:
                 chunk = os.read(self._descriptor, 65536)
             except OSError:  # EIO: the terminal's last user has left
                 chunk = b""
-            if not chunk:
-                return
             with self._changed:
+                self._complete = not chunk
                 self._text += chunk.decode(errors="replace")
                 self._changed.notify_all()
+            if not chunk:
+                os.close(self._descriptor)
+                return
 
 
 def leftovers(run_dir: Path) -> list[psutil.Process]:

@@ -129,11 +129,11 @@ def test_a_second_ctrl_c_kills_at_once(start: Start, run_dir: Path):
     run = start({"trainer-0": "stubborn"}, terminal=True)
     wait_for_log(run_dir, "trainer-0", "now stubborn")
     run.press("\x03")
-    run.wait_for("stopping", 2)
+    run.wait_for("stopping", 10)
     began = time.monotonic()
     run.press("\x03")
-    assert run.wait(2) == 130
-    assert time.monotonic() - began < 1.5  # instead of the grace period
+    assert run.wait(10) == 130
+    assert time.monotonic() - began < 2.5  # instead of the grace period
     assert_nothing_left(run_dir, 0)
 
 
@@ -144,7 +144,7 @@ def test_other_stop_signals_stop_the_run(
     run = start({"trainer-0": "sleep"})
     wait_for_log(run_dir, "trainer-0")
     run.send(signum)
-    assert run.wait(5) == status
+    assert run.wait(10) == status
     assert signum.name in run.output
     assert_nothing_left(run_dir, 0)
 
@@ -157,7 +157,7 @@ def test_a_killed_launcher_leaves_nothing(start: Start, run_dir: Path, tmp_path:
     grandchild = wait_for_file(escaped)
     pid = run.pid if victim == "launcher" else psutil.Process(run.pid).children()[0].pid
     os.kill(pid, signal.SIGKILL)
-    status = run.wait(5)
+    status = run.wait(10)
     assert status == (-signal.SIGKILL if victim == "launcher" else 1)
     assert_nothing_left(run_dir, 3)
     assert not psutil.pid_exists(grandchild)
@@ -169,7 +169,7 @@ def test_a_folder_can_be_started_again_right_after_its_launcher_was_killed(
     run = start({"trainer-0": "stubborn"})
     wait_for_log(run_dir, "trainer-0", "now stubborn")
     run.send(signal.SIGKILL)
-    run.wait(5)
+    run.wait(10)
     assert start({"trainer-0": "finish"}).wait(10) == 0
 
 
@@ -177,7 +177,7 @@ def test_a_run_folder_in_use_is_refused_with_the_pid_of_its_launcher(start: Star
     first = start({"trainer-0": "sleep"})
     wait_for_log(run_dir, "trainer-0")
     second = start({"trainer-0": "sleep"})
-    assert second.wait(5) == 1
+    assert second.wait(10) == 1
     assert second.output.startswith(
         f"error: run_dir: {run_dir} is in use by the launcher with pid {first.pid}"
     )
@@ -190,7 +190,7 @@ def test_a_used_port_is_refused_before_anything_starts(start: Start, run_dir: Pa
         listener.listen()
         port = listener.getsockname()[1]
         run = start({"trainer-0": "sleep"}, {}, f"port={port}")
-        assert run.wait(5) == 1
+        assert run.wait(10) == 1
     assert run.output.startswith(f"error: port: port {port} on 127.0.0.1 is already in use by pid")
     assert not (run_dir / "logs").exists()
 
@@ -205,14 +205,14 @@ def test_a_resumed_run_says_what_differs_and_keeps_its_logs(start: Start, run_di
 
 def test_an_unknown_recipe_is_refused(launch: Start):
     run = launch([sys.executable, "-m", "launchers.local", "recipes.nought", "none.yaml"])
-    assert run.wait(5) == 1
+    assert run.wait(10) == 1
     assert run.output.startswith("error: no recipe 'recipes.nought'")
 
 
 def test_a_process_that_cannot_be_started_ends_the_run(start: Start, run_dir: Path):
     (run_dir / "logs" / "b.log").mkdir(parents=True)  # where its log should go
     run = start({"a": "sleep", "b": "sleep"})
-    assert run.wait(5) == 1
+    assert run.wait(10) == 1
     assert "error: b could not be started" in run.output
     assert_nothing_left(run_dir, 0)
 
