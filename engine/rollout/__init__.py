@@ -1,0 +1,1 @@
+"""Sampling: servers and their client, groups of answers, the rollout store, the sampler process."""
