@@ -62,7 +62,9 @@ def save(
             folders.commit(step)
     except (OSError, CheckpointingException, RuntimeError) as error:
         where = folders.partial(step)
-        raise RunError(f"checkpoint of step {step} cannot be written to {where}: {error}") from error
+        raise RunError(
+            f"checkpoint of step {step} cannot be written to {where}: {error}"
+        ) from error
     dist.barrier()
 
 

@@ -78,9 +78,7 @@ def transformer_config(
         architecture = family_of(config).architecture(config)
     except KeyError as missing:
         raise RunError(f"model: config.json lacks the key {missing}") from None
-    return TransformerConfig(
-        **architecture, **_layout_arguments(layout, dtype), **_numerics(dtype)
-    )
+    return TransformerConfig(**architecture, **_layout_arguments(layout, dtype), **_numerics(dtype))
 
 
 def _layout_arguments(layout: LayoutConfig, dtype: torch.dtype) -> dict[str, Any]:

@@ -20,6 +20,7 @@ OUTCOME_PREFIX = "outcome/"  # + outcome of the accuracy reward: share of sample
 RESPONSE_LENGTH = "rollout/response_length"  # tokens
 RESPONSE_TOKENS = "rollout/tokens"  # tokens of all responses
 TRUNCATED = "rollout/truncated"  # share of samples that ran into the token limit
+REFLECTION = "rollout/reflection"  # share of samples with a word of second thought ("wait")
 GROUPS_WITHOUT_SIGNAL = "rollout/groups_without_signal"  # share of groups
 
 # Means over the updates of a step
@@ -42,6 +43,7 @@ EVALUATION_RESPONSE_LENGTH = "evaluation/response_length"  # tokens
 
 # Where the time went
 SECONDS_PREFIX = "seconds/"  # + phase; the phases of a step add up to its seconds
+SAMPLING_SECONDS = "speed/sampling_seconds"  # of the rollout, first request to last score
 STEP_SECONDS = "speed/seconds_per_step"
 TOKENS_PER_SECOND = "speed/tokens_per_second"  # response tokens per second of the whole step
 

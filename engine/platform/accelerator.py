@@ -31,6 +31,21 @@ def device_name() -> str:
     return torch.cuda.get_device_name() if has_gpu() else "cpu"
 
 
+def kernels() -> dict[str, str]:
+    """What computes each kind of operation in this process. Call after :func:`prepare`."""
+    from megatron.core.optimizer.distrib_optimizer import HAVE_APEX_OR_TE
+
+    fused = "Transformer Engine"
+    gpu = has_gpu()
+    return {
+        "attention": fused if gpu else "torch scaled_dot_product_attention",
+        "linear": fused if gpu else "torch",
+        "norm": fused if gpu else "torch",
+        "experts": f"{fused} grouped" if gpu else "torch, one after the other",
+        "optimizer": "fused Adam" if HAVE_APEX_OR_TE else "torch AdamW",
+    }
+
+
 def prepare(local_rank: int = 0) -> None:
     """Make this process ready to import and run megatron-core. Call once, before importing it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -9,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.config.process import Ports, Process
+from engine.errors import RunError
 
 HOST = "127.0.0.1"  # a server has no key: only this machine may talk to it
+SERVERS_VARIABLE = "R1_SERVERS"  # environment of trainer and sampler: JSON, name -> base URL
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,18 @@ class Server:
     name: str
     url: str
     process: Process
+
+
+def server_urls() -> dict[str, str]:
+    """Return name and base URL of the run's servers, from ``R1_SERVERS``.
+
+    Raises:
+        RunError: the launcher has not set it.
+    """
+    if not (urls := os.environ.get(SERVERS_VARIABLE)):
+        raise RunError(f"{SERVERS_VARIABLE} is not set: expected the servers' names and URLs")
+    found: dict[str, str] = json.loads(urls)
+    return found
 
 
 def servers(

@@ -38,7 +38,9 @@ class Mismatch:
 NOTHING = Mismatch(0.0, "", 0, 0.0, 0.0)
 
 
-def worst_of(names: Sequence[str], trainer: Sequence[Tensor], sampler: Sequence[Tensor]) -> Mismatch:
+def worst_of(
+    names: Sequence[str], trainer: Sequence[Tensor], sampler: Sequence[Tensor]
+) -> Mismatch:
     """The largest disagreement among samples; NaN counts as infinite.
 
     Args:

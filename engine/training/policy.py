@@ -53,7 +53,9 @@ class Policy:
         """
         self.temperature = temperature
         bare = build(config, layout, dtype)
-        ddp = DistributedDataParallelConfig(use_distributed_optimizer=True, grad_reduce_in_fp32=True)
+        ddp = DistributedDataParallelConfig(
+            use_distributed_optimizer=True, grad_reduce_in_fp32=True
+        )
         self.model = DistributedDataParallel(bare.config, ddp, bare)
         self.optimizer = get_megatron_optimizer(_megatron(optimizer, dtype), [self.model])
         bare.config.finalize_model_grads_func = finalize_model_grads

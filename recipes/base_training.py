@@ -1,0 +1,250 @@
+"""Pre-training of the base as a trainer rank lives it; ``recipes/base.py`` starts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from engine.algorithms.aggregation import token_mean_weights
+from engine.algorithms.learning_rate import learning_rate
+from engine.algorithms.next_token import next_token_loss
+from engine.checkpoint.folders import CheckpointFolders
+from engine.checkpoint.training_state import TrainingState, load, save
+from engine.data.minibatches import plan_minibatches
+from engine.data.packing import PackedRow, pack
+from engine.errors import RunError
+from engine.models.hugging_face import HuggingFaceFolder
+from engine.models.shards import unwrap
+from engine.monitoring import metric_names as names
+from engine.monitoring.console import NEXT_TOKEN, Console
+from engine.monitoring.files import replace_text
+from engine.monitoring.recorder import Recorder
+from engine.parallel.groups import (
+    counts_its_tokens,
+    data_rank,
+    data_ranks,
+    process_groups,
+    row_multiple,
+)
+from engine.platform import accelerator
+from engine.training.forward import log_probabilities
+from engine.training.policy import Policy
+from engine.weights.export import Exporter
+from recipes.base import result_file
+from recipes.base_config import BaseConfig
+from recipes.chain_task.corpus import Corpus
+from recipes.chain_task.gate import forced_trace
+from recipes.chain_task.problems import different_problems
+from recipes.chain_task.prompt_sets import write_prompt_sets
+from recipes.chain_task.vocabulary import WORDS, write_tokenizer
+
+Document = tuple[list[int], list[int]]
+"""Token ids of a problem and of an answer to it."""
+
+LINES_EVERY = 25
+"""Updates between two lines of the console and of metrics.jsonl."""
+
+
+@dataclass(frozen=True)
+class WeightedRow:
+    """One microbatch: packed documents and the weight of each token's loss [tokens]."""
+
+    packed: PackedRow
+    weights: Tensor
+
+
+def main(config: BaseConfig) -> None:
+    """Entry of one trainer rank."""
+    accelerator.prepare(int(os.environ["LOCAL_RANK"]))
+    with process_groups(config.layout, config.seed):
+        run = BaseRun(config)
+        for step in range(run.first_step, config.steps):
+            run.begin_stage_if_due(step)
+            run.update(step)
+            run.checkpoint(step + 1)
+        run.finish()
+
+
+class BaseRun:
+    """One trainer rank's parts of the run."""
+
+    def __init__(self, config: BaseConfig) -> None:
+        self.config = config
+        self.source = _model_source(config)
+        self.corpora = {
+            stage.corpus: Corpus(config.corpus, stage.corpus, seed=config.seed)
+            for stage in config.stages
+        }
+        self.checkpoints = CheckpointFolders(config.run_dir / "checkpoints", config.checkpoint.keep)
+        self.first_step = self.checkpoints.latest() or 0
+        self.stage, _ = config.at(max(0, self.first_step - 1))
+        self.policy = self._new_policy()
+        if self.first_step:
+            load(self.checkpoints, self.first_step, self._state)
+        self.record = BaseRecord(config, self.first_step) if dist.get_rank() == 0 else None
+
+    @property
+    def _state(self) -> TrainingState:
+        return TrainingState(self.policy.model, self.policy.optimizer)
+
+    def _new_policy(self) -> Policy:
+        dtype = getattr(torch, self.config.training.dtype)
+        return Policy(self.source.config, self.config.layout, self.stage.optimizer, dtype)
+
+    def begin_stage_if_due(self, step: int) -> None:
+        """At the first update of a later stage: the same weights under a fresh optimizer."""
+        stage, _ = self.config.at(step)
+        if stage is not self.stage:
+            weights = unwrap(self.policy.model).state_dict()
+            self.stage = stage
+            self.policy = self._new_policy()
+            unwrap(self.policy.model).load_state_dict(weights)
+            self.policy.parameters_changed()
+
+    def update(self, step: int) -> None:
+        """Learn the documents of ``step``; the losses are of answers, not of problems."""
+        stage, update = self.config.at(step)
+        first = update * stage.documents_per_step
+        corpus = self.corpora[stage.corpus]
+        documents = [corpus.document(first + i) for i in range(stage.documents_per_step)]
+        samples = [(document.prompt_tokens, document.tokens) for document in documents]
+        tokens = sum(len(prompt) + len(answer) - 1 for prompt, answer in samples)
+        optimizer = stage.optimizer
+        rate = learning_rate(
+            update,
+            peak=optimizer.lr,
+            schedule=optimizer.schedule,
+            warmup=optimizer.warmup_steps,
+            total=stage.steps,
+            minimum=optimizer.min_lr,
+        )
+        metrics = self.policy.update(self._rows(samples, step), _loss, tokens, rate)
+        if self.record is not None:
+            self.record.step(step, metrics, rate, tokens)
+
+    def checkpoint(self, step: int) -> None:
+        """Save, where it is due, what a restart needs to begin with ``step``."""
+        if step % self.config.checkpoint.every == 0:
+            save(self.checkpoints, step, self._state, {})
+
+    def finish(self) -> None:
+        """Hold the gate, then write the model, the prompt sets and, last, the result.
+
+        Raises:
+            RunError: the model cannot do single steps.
+        """
+        run_dir, gate = self.config.run_dir, self.config.gate
+        probability = self._gate()
+        if probability < gate.min_probability:
+            raise RunError(
+                f"gate.min_probability: the base gets through a full trace with probability "
+                f"{probability:.3f}, {gate.min_probability} is asked; give its first stage more "
+                f"steps, or take another seed"
+            )
+        Exporter(self.policy.model, self.source).export(run_dir / "model")
+        if self.record is not None:
+            prompts = self.config.prompts
+            write_prompt_sets(
+                run_dir / "prompts",
+                self.config.corpus.problems,
+                train=prompts.train,
+                held_out=prompts.held_out,
+                seed=self.config.seed,
+            )
+            self.record.finish(probability)
+
+    def _gate(self) -> float:
+        """Mean probability of getting through the full trace of a held-out problem."""
+        count = self.config.gate.problems
+        problems = different_problems(
+            self.config.corpus.problems, held_out=True, count=count, seed=self.config.seed
+        )
+        traces = [forced_trace(problem) for problem in problems]
+        mine = traces[data_rank() :: data_ranks()]
+        rows = [_weighted([(t.prompt_tokens, t.tokens) for t in mine], 1)]
+        total = torch.zeros(1, device=torch.cuda.current_device())
+        found = log_probabilities(self.policy.model, rows, self.policy.temperature)
+        if found is not None and counts_its_tokens():
+            for trace, logp in zip(mine, rows[0].packed.gather(found[0]), strict=True):
+                determined = torch.tensor(trace.determined, device=logp.device)
+                total += logp[determined].sum().exp()
+        dist.all_reduce(total)
+        return float(total) / count
+
+    def _rows(self, samples: list[Document], step: int) -> list[WeightedRow]:
+        lengths = [len(prompt) + len(answer) - 1 for prompt, answer in samples]
+        answers = sum(len(answer) for _, answer in samples)
+        budget = self.config.training.tokens_per_microbatch
+        (plan,) = plan_minibatches(lengths, 1, data_ranks(), budget, seed=step)
+        return [_weighted([samples[i] for i in row], answers) for row in plan.rows[data_rank()]]
+
+
+def _weighted(samples: list[Document], answer_tokens: int) -> WeightedRow:
+    row = pack(samples, row_multiple()).to(torch.cuda.current_device())
+    lengths = [len(answer) for _, answer in samples]
+    return WeightedRow(row, row.spread(token_mean_weights(lengths, answer_tokens)))
+
+
+def _loss(logp: Tensor, entropy: Tensor, row: WeightedRow) -> tuple[Tensor, dict[str, Tensor]]:
+    return next_token_loss(logp, row.weights)
+
+
+def _model_source(config: BaseConfig) -> HuggingFaceFolder:
+    """The folder whose config and tokenizer the base is exported with; rank 0 writes it.
+
+    Raises:
+        RunError: the architecture has another vocabulary than the task.
+    """
+    folder = config.run_dir / "architecture"
+    if dist.get_rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(config.architecture, folder / "config.json")
+        write_tokenizer(folder)
+    dist.barrier()
+    source = HuggingFaceFolder(folder)
+    if source.config["vocab_size"] != len(WORDS):
+        raise RunError(
+            f"architecture: {config.architecture} has vocab_size {source.config['vocab_size']}; "
+            f"the chain task has {len(WORDS)} words"
+        )
+    return source
+
+
+class BaseRecord:
+    """What rank 0 tells of the run: console, metrics, and the result at the end."""
+
+    def __init__(self, config: BaseConfig, first_step: int) -> None:
+        self.config = config
+        self.console = Console(config.steps, NEXT_TOKEN, first_step=first_step)
+        self.recorder = Recorder(config.run_dir, first_step)
+        self.since, self.tokens = time.monotonic(), 0
+
+    def step(self, step: int, metrics: dict[str, float], rate: float, tokens: int) -> None:
+        """Record the last update of every :data:`LINES_EVERY`, and the last of all."""
+        self.tokens += tokens
+        if (step + 1) % LINES_EVERY and step + 1 != self.config.steps:
+            return
+        seconds = time.monotonic() - self.since
+        scalars = {
+            **{names.TRAINING_PREFIX + name: value for name, value in metrics.items()},
+            names.LEARNING_RATE: rate,
+            names.TOKENS_PER_SECOND: self.tokens / seconds,
+        }
+        self.recorder.record(step, scalars)
+        self.console.step(step, scalars)
+        self.since, self.tokens = time.monotonic(), 0
+
+    def finish(self, gate: float) -> None:
+        """Write the result; its presence says that the base is made."""
+        result = {"gate_probability": gate, "config": self.config.model_dump(mode="json")}
+        replace_text(result_file(self.config), json.dumps(result, indent=2))
+        self.console.say(f"base model in {self.config.run_dir / 'model'}, gate {gate:.3f}")
+        self.console.close()
+        self.recorder.close()
