@@ -1,4 +1,4 @@
-"""Reading and writing a Hugging Face model folder: ``config.json`` and safetensors, sharded or not."""
+"""A Hugging Face model folder, read and written: ``config.json`` and safetensors files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Make the vocabulary of ``torch.cuda`` mean the CPU, so that megatron-core runs unmodified on gloo.
+"""Make ``torch.cuda``'s vocabulary mean the CPU, so that unmodified megatron-core runs on gloo.
 
 megatron-core 0.16.1 writes ``device="cuda"`` and calls ``torch.cuda.*`` in about 235 places. On a
 CPU everything is synchronous, so streams and events become no-ops, and the "CUDA" random state is
@@ -17,11 +17,12 @@ from typing import Any
 import torch
 
 CPU = torch.device("cpu")
-_FACTORIES = (
-    "tensor as_tensor empty zeros ones full arange linspace rand randn randint randperm eye "
-    "triu_indices empty_like zeros_like ones_like full_like rand_like randn_like"
-).split()
-_METHODS = "to new_empty new_zeros new_ones new_full new_tensor".split()
+_FACTORIES = [
+    *("tensor", "as_tensor", "empty", "zeros", "ones", "full", "arange", "linspace", "eye"),
+    *("rand", "randn", "randint", "randperm", "triu_indices"),
+    *("empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like"),
+]
+_METHODS = ["to", "new_empty", "new_zeros", "new_ones", "new_full", "new_tensor"]
 
 
 def install() -> None:
@@ -128,7 +129,7 @@ def _replace_random_state() -> None:
     cuda.manual_seed = lambda seed: torch.default_generator.manual_seed(seed)
     cuda.manual_seed_all = lambda seed: torch.default_generator.manual_seed(seed)
     cuda.default_generators = {CPU: torch.default_generator}
-    # torch queues calls made before CUDA is initialised and never makes them on a CPU: call at once.
+    # torch queues calls made before CUDA is initialised; on a CPU they would never be made.
     cuda._lazy_init = _nothing()
     cuda._lazy_call = lambda function, **kwargs: function()
     cuda.is_initialized = lambda: False

@@ -30,7 +30,7 @@ def apply(gpu: bool) -> None:
 
 
 def _name_the_missing_gemm() -> None:
-    """moe_utils.py:1192 reads ``te_general_gemm``, which is only defined with Transformer Engine."""
+    """moe_utils.py:1192 reads ``te_general_gemm``, which only Transformer Engine defines."""
     from megatron.core.transformer.moe import moe_utils
 
     if not hasattr(moe_utils, "te_general_gemm"):
@@ -52,7 +52,7 @@ def _give_splits_as_numpy() -> None:
 
 
 def _load_into_a_fresh_optimizer() -> None:
-    """distrib_optimizer.py assumes fused Adam's state; torch's AdamW has none before its first step.
+    """distrib_optimizer.py assumes fused Adam's state; torch's AdamW has none before a first step.
 
     Loading then needs a dummy state to load into (sharded_state_dict), and the state's ``step``
     is restored apart from the per-parameter tensors (line 940, KeyError otherwise).
@@ -76,7 +76,10 @@ def _load_into_a_fresh_optimizer() -> None:
         step = {"step": state["step"]} if "step" in state else {}
         return put(self, parameter, {**tensors, **step})
 
-    cls.sharded_state_dict, cls._set_main_param_and_optimizer_states = sharded_state_dict, set_states
+    cls.sharded_state_dict, cls._set_main_param_and_optimizer_states = (
+        sharded_state_dict,
+        set_states,
+    )
 
 
 def _mask_padding_per_token() -> None:

@@ -81,7 +81,7 @@ def hold(worst: Mismatch, limit: float, version: int) -> None:
         return
     raise RunError(
         f"trainer and sampler disagree at weight version {version}: response token "
-        f"{worst.position} of {worst.sample} has log-probability {worst.trainer:.6f} in the trainer "
-        f"and {worst.sampler:.6f} in the sampler; the difference {worst.difference:.2e} is above "
-        f"parity.max_logprob_difference = {limit:.1e}"
+        f"{worst.position} of {worst.sample} has log-probability {worst.trainer:.6f} in the "
+        f"trainer and {worst.sampler:.6f} in the sampler; the difference {worst.difference:.2e} "
+        f"is above parity.max_logprob_difference = {limit:.1e}"
     )

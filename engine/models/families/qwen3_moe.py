@@ -11,7 +11,10 @@ from typing import Any
 
 from engine.errors import RunError
 from engine.models.family import Family, HuggingFaceConfig
-from engine.models.weight_rules import GateUp, GroupedQkv, Rule
+from engine.models.weight_rules import GateUp, GroupedQkv, Rule, Same
+
+_EXPRESSED = {"decoder_sparse_step": 1, "mlp_only_layers": [], "hidden_act": "silu"}
+"""Values that the rules below take for granted."""
 
 
 def architecture(config: HuggingFaceConfig) -> dict[str, Any]:
@@ -20,9 +23,9 @@ def architecture(config: HuggingFaceConfig) -> dict[str, Any]:
     Raises:
         RunError: a feature that this family file does not express is switched on.
     """
-    for key, expected in {"decoder_sparse_step": 1, "mlp_only_layers": [], "hidden_act": "silu"}.items():
-        if config.get(key, expected) not in (expected, None):
-            raise RunError(f"model: config.json has {key} {config[key]!r}; only {expected!r} is known")
+    for key, known in _EXPRESSED.items():
+        if config.get(key, known) not in (known, None):
+            raise RunError(f"model: config.json has {key} {config[key]!r}, only {known!r} is known")
     return {
         "num_layers": config["num_hidden_layers"],
         "hidden_size": config["hidden_size"],
@@ -52,45 +55,56 @@ def experts(config: HuggingFaceConfig) -> int:
 
 def rules(config: HuggingFaceConfig) -> Sequence[Rule]:
     """Names and joins of every weight."""
-    layers, count = range(config["num_hidden_layers"]), experts(config)
+    return [
+        *_outside_the_layers(config),
+        *_attention(config),
+        *_experts(config),
+    ]
+
+
+def _outside_the_layers(config: HuggingFaceConfig) -> list[Rule]:
+    found = [
+        Rule("embedding.word_embeddings.weight", ("model.embed_tokens.weight",)),
+        Rule("decoder.final_layernorm.weight", ("model.norm.weight",)),
+    ]
+    if not config.get("tie_word_embeddings", False):
+        found.append(Rule("output_layer.weight", ("lm_head.weight",)))
+    return found
+
+
+def _attention(config: HuggingFaceConfig) -> list[Rule]:
+    layers = range(config["num_hidden_layers"])
+    here, there = "decoder.layers.{layer}.self_attention.", "model.layers.{layer}.self_attn."
     qkv = GroupedQkv(
         config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"]
     )
-    here, there = "decoder.layers.{layer}.", "model.layers.{layer}."
-    attention, expert = there + "self_attn.", there + "mlp.experts.{expert}."
-
-    def projections(kind: str) -> tuple[str, ...]:
-        return tuple(f"{attention}{name}_proj.{kind}" for name in "qkv")
-
-    listed = [
-        Rule("embedding.word_embeddings.weight", ("model.embed_tokens.weight",)),
-        Rule("decoder.final_layernorm.weight", ("model.norm.weight",)),
-        Rule(here + "self_attention.linear_qkv.layer_norm_weight", (there + "input_layernorm.weight",), layers=layers),
-        Rule(here + "self_attention.linear_qkv.weight", projections("weight"), qkv, layers),
-        Rule(here + "self_attention.q_layernorm.weight", (attention + "q_norm.weight",), layers=layers),
-        Rule(here + "self_attention.k_layernorm.weight", (attention + "k_norm.weight",), layers=layers),
-        Rule(here + "self_attention.linear_proj.weight", (attention + "o_proj.weight",), layers=layers),
-        Rule(here + "pre_mlp_layernorm.weight", (there + "post_attention_layernorm.weight",), layers=layers),
-        Rule(here + "mlp.router.weight", (there + "mlp.gate.weight",), layers=layers),
-        Rule(
-            here + "mlp.experts.experts.linear_fc1.weight",
-            (expert + "gate_proj.weight", expert + "up_proj.weight"),
-            GateUp(),
-            layers,
-            count,
-        ),
-        Rule(
-            here + "mlp.experts.experts.linear_fc2.weight",
-            (expert + "down_proj.weight",),
-            layers=layers,
-            experts=count,
-        ),
+    same = {
+        "linear_qkv.layer_norm_weight": "model.layers.{layer}.input_layernorm.weight",
+        "q_layernorm.weight": there + "q_norm.weight",
+        "k_layernorm.weight": there + "k_norm.weight",
+        "linear_proj.weight": there + "o_proj.weight",
+    }
+    kinds = ["weight", "bias"] if config.get("attention_bias", False) else ["weight"]
+    projections = {kind: tuple(f"{there}{name}_proj.{kind}" for name in "qkv") for kind in kinds}
+    return [
+        *(Rule(here + ours, (theirs,), layers=layers) for ours, theirs in same.items()),
+        *(Rule(f"{here}linear_qkv.{kind}", projections[kind], qkv, layers) for kind in kinds),
     ]
-    if config.get("attention_bias", False):
-        listed.append(Rule(here + "self_attention.linear_qkv.bias", projections("bias"), qkv, layers))
-    if not config.get("tie_word_embeddings", False):
-        listed.append(Rule("output_layer.weight", ("lm_head.weight",)))
-    return listed
+
+
+def _experts(config: HuggingFaceConfig) -> list[Rule]:
+    layers, count = range(config["num_hidden_layers"]), experts(config)
+    here, there = "decoder.layers.{layer}.", "model.layers.{layer}."
+    ours, theirs = here + "mlp.experts.experts.", there + "mlp.experts.{expert}."
+    gate_up = (theirs + "gate_proj.weight", theirs + "up_proj.weight")
+    down = (theirs + "down_proj.weight",)
+    norm = (there + "post_attention_layernorm.weight",)
+    return [
+        Rule(here + "pre_mlp_layernorm.weight", norm, layers=layers),
+        Rule(here + "mlp.router.weight", (there + "mlp.gate.weight",), layers=layers),
+        Rule(ours + "linear_fc1.weight", gate_up, GateUp(), layers, count),
+        Rule(ours + "linear_fc2.weight", down, Same(), layers, count),
+    ]
 
 
 FAMILY = Family("qwen3_moe", architecture, rules)

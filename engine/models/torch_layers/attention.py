@@ -1,4 +1,4 @@
-"""Core attention over packed rows with torch's scaled dot product, no token attending another sample.
+"""Core attention over packed rows with torch's scaled dot product; no token attends other samples.
 
 A row holds many samples one after another (``qkv_format="thd"``). One call per sample would spend
 its time in Python, one call per row on masked-out scores; so samples of similar length are padded
