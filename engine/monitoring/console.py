@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from engine.monitoring import metric_names as names
 
-RECENT_STEPS = 10
+RECENT_LINES = 10
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Console:
         self._columns = columns
         self._stream = stream or sys.stdout
         self._clock = clock
-        self._marks = deque([clock()], maxlen=RECENT_STEPS + 1)
+        self._marks = deque([(first_step, clock())], maxlen=RECENT_LINES + 1)
         self._bar = tqdm(
             total=total,
             initial=first_step,
@@ -78,18 +78,18 @@ class Console:
         )
 
     def step(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Print the line of the step that has just ended."""
-        before = self._marks[-1]
-        self._marks.append(self._clock())
+        """Print the line of the step that has just ended; steps may be left out."""
         done = step + 1
-        pace = (self._marks[-1] - self._marks[0]) / (len(self._marks) - 1)
+        self._marks.append((done, self._clock()))
+        latest = _pace(self._marks[-2], self._marks[-1])
+        recent = _pace(self._marks[0], self._marks[-1])
         width = len(str(self._total))
         parts = [
             f"step {done:>{width}}/{self._total}",
             *(f"{column.label} {_shown(column, scalars)}" for column in self._columns),
-            f"{self._marks[-1] - before:5.1f} s/step",
+            f"{latest:5.2f} s/step",
             f"{_shown(SPEED, scalars)} tok/s",
-            f"ETA {duration((self._total - done) * pace)}",
+            f"ETA {duration((self._total - done) * recent)}",
         ]
         self._bar.update(done - self._bar.n)
         tqdm.write("  ".join(parts), file=self._stream)
@@ -114,6 +114,11 @@ class Console:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _pace(earlier: tuple[int, float], later: tuple[int, float]) -> float:
+    """Seconds per step between two marks (steps done, clock)."""
+    return (later[1] - earlier[1]) / (later[0] - earlier[0])
 
 
 def duration(seconds: float) -> str:

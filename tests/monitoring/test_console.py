@@ -41,7 +41,7 @@ def test_the_line_of_a_step() -> None:
     console.close()
     assert stream.getvalue().splitlines()[1] == (
         "step 12/90  accuracy 0.54  reward  1.32  length    36  kl 0.0021"
-        "    0.9 s/step    2,310 tok/s  ETA 2m28s"
+        "   0.90 s/step    2,310 tok/s  ETA 2m28s"
     )
 
 
@@ -83,3 +83,13 @@ def test_a_bar_with_the_remaining_time_on_a_terminal() -> None:
 )
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_a_line_may_stand_for_several_steps():
+    stream, now = io.StringIO(), iter([0.0, 10.0, 20.0])
+    console = Console(100, (), stream=stream, clock=lambda: next(now))
+    console.step(24, {})
+    console.step(49, {})
+    first, second = stream.getvalue().splitlines()
+    assert "0.40 s/step" in first and "ETA 30s" in first
+    assert "0.40 s/step" in second and "ETA 20s" in second

@@ -58,16 +58,32 @@ class PackedAttention(MegatronModule):
         if packed_seq_params is None:
             raise ValueError("PackedAttention takes packed rows only (packed_seq_params)")
         bounds = packed_seq_params.cu_seqlens_q
-        order, outputs = [], []
-        for positions, valid in length_buckets(bounds):
-            q, k, v = (x[positions].transpose(1, 2) for x in (query, key, value))  # [b, h, s, d]
-            out = scaled_dot_product_attention(
-                q, k, v, is_causal=True, scale=self.scale, enable_gqa=q.shape[1] != k.shape[1]
-            )
-            outputs.append(out.transpose(1, 2)[valid])  # [tokens of the bucket, h, d_v]
-            order.append(positions[valid])
-        back = torch.cat(order).argsort()
-        return torch.cat(outputs)[back].flatten(1)
+        return attend_within_samples(query, key, value, bounds, self.scale)
+
+
+def attend_within_samples(
+    query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, scale: float
+) -> Tensor:
+    """Causal attention of a packed row, each token to its own sample only.
+
+    Args:
+        query: [tokens, heads, d]; key, value: [tokens, groups, d or d_v].
+        bounds: [samples + 1] int, where each sample begins and the last one ends.
+        scale: the scores are multiplied by it.
+
+    Returns:
+        [tokens, heads * d_v].
+    """
+    order, outputs = [], []
+    for positions, valid in length_buckets(bounds):
+        q, k, v = (x[positions].transpose(1, 2) for x in (query, key, value))  # [b, h, s, d]
+        out = scaled_dot_product_attention(
+            q, k, v, is_causal=True, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+        )
+        outputs.append(out.transpose(1, 2)[valid])  # [tokens of the bucket, h, d_v]
+        order.append(positions[valid])
+    back = torch.cat(order).argsort()
+    return torch.cat(outputs)[back].flatten(1)
 
 
 def length_buckets(bounds: Tensor) -> list[tuple[Tensor, Tensor]]:
