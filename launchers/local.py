@@ -65,7 +65,8 @@ def launch(arguments: Sequence[str]) -> int:
     run_folder.lock(run_dir)
     processes = recipe.processes(config, LoopbackPorts())
     if not processes:
-        return 0  # the recipe has said why
+        _say(f"run folder {run_dir} is complete already: nothing to start")
+        return 0
     for difference in run_folder.write_config(config, run_dir):
         _say(f"this run folder was started with another configuration: {difference}")
     logs = run_folder.make_logs(run_dir)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 _HEADER = "=== start of "
 _READ_BYTES = 64 * 1024  # enough for any tail, however large the log has grown
+_LONGEST_LINE = 500  # characters; SGLang prints all its arguments in one line of 15,000
 
 
 def header(name: str, command: Sequence[str]) -> str:
@@ -32,7 +33,11 @@ def tail(log: Path, lines: int = 20) -> list[str]:
     latest = found[starts[-1] + 1 :] if starts else found
     while latest and not latest[-1]:
         latest.pop()
-    return latest[-lines:]
+    return [_shortened(line) for line in latest[-lines:]]
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]} ..."
 
 
 def error_line(lines: Sequence[str]) -> str | None:

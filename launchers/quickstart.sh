@@ -43,7 +43,9 @@ else
 fi
 
 cd "$repository"
-python=.venv/bin/python
+environment=${R1_VENV:-.venv} # see launchers/setup.sh
+[[ $environment == /* ]] || environment=$repository/$environment
+python=$environment/bin/python
 
 echo "== 1 of 3: the environment"
 bash launchers/setup.sh
@@ -61,5 +63,5 @@ cat <<TEXT
 == done
 report:       $run/report.html
 measurements: $run/summary.json
-curves:       $repository/.venv/bin/tensorboard --logdir $run
+curves:       $environment/bin/tensorboard --logdir $run
 TEXT

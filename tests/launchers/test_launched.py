@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ def test_a_process_that_has_renamed_itself_is_still_found(tmp_path: Path):
     try:
         while not log.read_text():
             assert process.poll() is None
+            time.sleep(0.02)
         assert [found.pid for found in leftovers(tmp_path)] == [process.pid]
         with pytest.raises(AssertionError, match="left after 0 s"):
             assert_nothing_left(tmp_path, 0)

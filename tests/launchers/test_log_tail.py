@@ -26,6 +26,12 @@ def test_a_tail_shows_progress_bars_in_their_last_state(tmp_path: Path):
     assert tail(log) == ["100%", "\N{REPLACEMENT CHARACTER} broken utf-8"]
 
 
+def test_a_tail_cuts_endless_lines(tmp_path: Path):
+    log = tmp_path / "a.log"
+    log.write_text("x" * 10_000)
+    assert len(tail(log)[0]) < 600
+
+
 def test_a_missing_log_has_an_empty_tail(tmp_path: Path):
     assert tail(tmp_path / "none.log") == []
 

@@ -58,6 +58,13 @@ def test_each_seed_has_a_run_folder_of_its_own(clone: Path, tmp_path: Path, seed
     assert f"<run_dir={clone / 'runs' / folder}>" in "".join(lines)
 
 
+def test_it_uses_the_environment_that_set_up_makes(clone: Path, tmp_path: Path):
+    (clone / ".venv").rename(clone / "other")
+    status, lines = quickstart(clone, tmp_path, R1_VENV="other")
+    assert status == 0
+    assert any(str(clone / "other" / "bin" / "tensorboard") in line for line in lines)
+
+
 def test_a_failing_part_ends_it(clone: Path, tmp_path: Path):
     status, lines = quickstart(clone, tmp_path, FAILING="recipes.base")
     assert status != 0
