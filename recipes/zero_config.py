@@ -49,16 +49,6 @@ class ZeroConfig(Section):
             check_model_fits(info.data["model"], layout)
         return layout
 
-    @field_validator("optimizer")
-    @classmethod
-    def _warmup_ends(cls, optimizer: OptimizerConfig, info: ValidationInfo) -> OptimizerConfig:
-        steps = info.data.get("steps")
-        if steps is not None and optimizer.warmup_steps > steps:
-            raise ValueError(
-                f"expected warmup_steps of at most steps = {steps}, found {optimizer.warmup_steps}"
-            )
-        return optimizer
-
     @field_validator("rollout")
     @classmethod
     def _sample_fits_a_microbatch(

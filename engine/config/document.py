@@ -66,7 +66,7 @@ def parse(text: str) -> tuple[Any, dict[KeyPath, int]]:
         raise DocumentError(message, mark.line + 1 if mark else 1) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise DocumentError(f"character #x{ord(error.character):04x} not allowed", line) from None
+        raise DocumentError(f"character #x{int(error.character):04x} not allowed", line) from None
     lines: dict[KeyPath, int] = {}
     return (None if node is None else _value(node, (), lines)), lines
 

@@ -1,0 +1,76 @@
+"""Random sound configurations of recipe Zero."""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+
+from hypothesis import strategies as st
+
+from recipes.zero_config import ZeroConfig
+
+positive = st.floats(1e-9, 1e6)
+count = st.integers(1, 10_000)
+# Everything that a YAML writer could mistake for something else: "1:30", "yes", "~", "é".
+paths = st.text(string.ascii_letters + string.digits + "._-~:# é/", min_size=1).map(Path)
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> dict[str, int]:
+    tp, pp, stages_per_tp = (draw(st.integers(1, 4)) for _ in range(3))
+    stage = tp * stages_per_tp
+    ep = draw(st.sampled_from([size for size in range(1, stage + 1) if stage % size == 0]))
+    return {"processes": stage * pp, "tp": tp, "pp": pp, "ep": ep}
+
+
+@st.composite
+def zero_configs(draw: st.DrawFn) -> ZeroConfig:
+    steps, max_new_tokens, minibatches = (draw(count) for _ in range(3))
+    lr = draw(positive)
+    return ZeroConfig.model_validate(
+        {
+            "seed": draw(st.integers(0, 2**31)),
+            "run_dir": draw(paths),
+            "model": draw(paths),
+            "steps": steps,
+            "layout": draw(layouts()),
+            "training": {
+                "dtype": draw(st.sampled_from(["float32", "bfloat16"])),
+                "tokens_per_microbatch": max_new_tokens + draw(count),
+            },
+            "optimizer": {
+                "lr": lr,
+                "betas": draw(st.tuples(*[st.floats(0, 1, exclude_max=True)] * 2)),
+                "eps": draw(positive),
+                "warmup_steps": draw(st.integers(0, steps)),
+                "schedule": draw(st.sampled_from(["constant", "linear", "cosine"])),
+                "min_lr": lr * draw(st.floats(0, 1)),
+            },
+            "prompts": {
+                "train": draw(paths) / "train",
+                "held_out": draw(paths) / "held_out",
+                "template": draw(st.sampled_from(["plain", "r1_zero"])),
+            },
+            "rollout": {
+                "prompts_per_step": draw(count),
+                "group_size": 2 * minibatches,
+                "max_new_tokens": max_new_tokens,
+                "temperature": draw(positive),
+            },
+            "servers": {
+                "count": draw(st.integers(1, 64)),
+                "port": draw(st.integers(0, 65_000)),
+                "max_total_tokens": max_new_tokens + draw(count),
+            },
+            "rewards": {"accuracy": {"weight": draw(positive)}, "format": {"weight": 0}},
+            "grpo": {
+                "kl_coefficient": draw(positive),
+                "reference_refresh_steps": draw(count),
+                "minibatches": minibatches,
+            },
+            "evaluation": {"every": draw(count), "prompts": draw(count)},
+            "parity": {"max_logprob_difference": draw(positive)},
+            "checkpoint": {"every": draw(count)},
+            "monitoring": {"samples_every": draw(count), "samples": draw(st.integers(0, 9))},
+        }
+    )

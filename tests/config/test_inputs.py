@@ -1,0 +1,101 @@
+"""Input files are looked at only when asked, and each that is missing is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from engine.config.inputs import missing_inputs
+from engine.config.loading import load
+from engine.errors import RunError
+from recipes.zero_config import ZeroConfig
+
+QUICKSTART = Path(__file__).parents[2] / "recipes/configs/quickstart/zero.yaml"
+SIZES = {"num_experts": 8, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+@pytest.fixture
+def overrides(tmp_path: Path) -> list[str]:
+    """Overrides that point the quickstart at input files which are all there."""
+    (tmp_path / "config.json").write_text(json.dumps(SIZES))
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    for name in ("train", "held_out"):
+        (tmp_path / f"{name}.jsonl").write_text("{}\n")
+    return [
+        f"model={tmp_path}",
+        f"prompts.train={tmp_path}/train.jsonl",
+        f"prompts.held_out={tmp_path}/held_out.jsonl",
+    ]
+
+
+def said(overrides: list[str]) -> list[str]:
+    return missing_inputs(load(ZeroConfig, QUICKSTART, overrides))
+
+
+def test_nothing_is_said_where_all_inputs_are_there(overrides: list[str]):
+    assert said(overrides) == []
+    assert load(ZeroConfig, QUICKSTART, overrides, check_inputs=True).steps == 90
+
+
+def test_every_missing_input_is_named():
+    gone = ["model=gone", "prompts.train=gone.jsonl", "prompts.held_out=gone2.jsonl"]
+    assert said(gone) == [
+        "model: expected a Hugging Face model folder, found no folder gone",
+        "prompts.train: expected a JSON lines file, found no file gone.jsonl",
+        "prompts.held_out: expected a JSON lines file, found no file gone2.jsonl",
+    ]
+
+
+def test_missing_inputs_and_wrong_keys_are_reported_together():
+    with pytest.raises(RunError) as caught:
+        load(ZeroConfig, QUICKSTART, ["model=gone", "steps=0"], check_inputs=True)
+    assert "found no folder gone (override model=gone)" in str(caught.value)
+    assert "steps: expected an integer >= 1, found 0" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "complaint"),
+    [
+        ("config.json", None, "found no config.json"),
+        ("config.json", "{", "expected JSON"),
+        ("config.json", "[]", "expected a JSON object"),
+        ("model.safetensors", None, "expected weights file model.safetensors"),
+        ("model.safetensors.index.json", "{}", "expected a weight_map"),
+        (
+            "model.safetensors.index.json",
+            '{"weight_map": {"a": "model-00001.safetensors"}}',
+            "expected weights file model-00001.safetensors",
+        ),
+    ],
+)
+def test_a_model_folder_is_complete(
+    overrides: list[str], tmp_path: Path, file: str, content: str | None, complaint: str
+):
+    if content is None:
+        (tmp_path / file).unlink()
+    else:
+        (tmp_path / file).write_text(content)
+    (message,) = said(overrides)
+    assert message.startswith("model: ")
+    assert complaint in message
+
+
+def test_an_empty_prompt_file_is_refused(overrides: list[str], tmp_path: Path):
+    (tmp_path / "train.jsonl").write_text("")
+    assert said(overrides) == [
+        f"prompts.train: expected at least one problem, found the empty file {tmp_path}/train.jsonl"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("layout", "complaint"),
+    [
+        ("{processes: 3, ep: 3}", "expected ep to divide the model's 8 experts, found 3"),
+        ("{processes: 4, pp: 4}", "expected pp to divide the model's 2 layers, found 4"),
+        ("{processes: 8, tp: 8}", "expected tp to divide the model's 4 attention heads, found 8"),
+    ],
+)
+def test_the_layout_divides_the_model(overrides: list[str], layout: str, complaint: str):
+    assert said([*overrides, f"layout={layout}"]) == [f"layout: {complaint}"]

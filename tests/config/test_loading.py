@@ -1,0 +1,220 @@
+"""What is sound comes back unchanged; what is not is named, all of it at once."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import zero_configs
+
+from engine.config.keys import all_keys, dotted
+from engine.config.loading import load, save
+from engine.errors import RunError
+from recipes.zero_config import ZeroConfig
+
+QUICKSTART = Path(__file__).parents[2] / "recipes/configs/quickstart/zero.yaml"
+KEYS = sorted(all_keys(ZeroConfig))
+
+
+def problems(*overrides: str, file: Path = QUICKSTART) -> str:
+    with pytest.raises(RunError) as caught:
+        load(ZeroConfig, file, overrides)
+    return str(caught.value)
+
+
+def edited(folder: Path, old: str, new: str) -> Path:
+    text = QUICKSTART.read_text()
+    assert old in text
+    file = folder / "edited.yaml"
+    file.write_text(text.replace(old, new, 1))
+    return file
+
+
+@given(config=zero_configs())
+@settings(max_examples=60, deadline=None)
+def test_what_is_saved_is_loaded_unchanged(config: ZeroConfig, tmp_path_factory):
+    file = tmp_path_factory.mktemp("saved") / "config.yaml"
+    save(config, file)
+    assert load(ZeroConfig, file) == config
+
+
+def test_saving_leaves_nothing_but_the_file(tmp_path: Path):
+    save(load(ZeroConfig, QUICKSTART), tmp_path / "config.yaml")
+    assert [file.name for file in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_every_override_of_a_leaf_is_the_saved_value(tmp_path: Path):
+    overrides = ["optimizer.lr=3e-4", "optimizer.betas=[0.5, 0.75]", "run_dir=a b/c", "layout.tp=2"]
+    config = load(ZeroConfig, QUICKSTART, overrides)
+    assert config.optimizer.lr == 0.0003
+    assert config.optimizer.betas == (0.5, 0.75)
+    assert config.run_dir == Path("a b/c")
+    assert (config.layout.processes, config.layout.tp, config.layout.dp) == (2, 2, 1)
+
+
+def test_the_last_of_two_overrides_counts():
+    assert load(ZeroConfig, QUICKSTART, ["steps=7", "steps=8"]).steps == 8
+
+
+def misspelt() -> Iterator[tuple[str, str]]:
+    """Every key without its second letter, and with two letters exchanged."""
+    for key in KEYS:
+        *outer, name = key
+        for wrong in (name[0] + name[2:], name[:-2] + name[-1] + name[-2]):
+            if wrong != name and (*outer, wrong) not in KEYS and len(name) > 3:
+                yield dotted((*outer, wrong)), dotted(key)
+
+
+@pytest.mark.parametrize(("wrong", "right"), list(misspelt()))
+def test_every_unknown_key_names_its_nearest(wrong: str, right: str):
+    message = problems(f"{wrong}=1")
+    assert f"{wrong}: unknown key, did you mean {right}? (override {wrong}=1)" in message
+
+
+@given(name=st.text(string.ascii_lowercase, min_size=1, max_size=20))
+@settings(max_examples=50, deadline=None)
+def test_no_unknown_key_is_ever_accepted(name: str):
+    if (name,) not in KEYS:
+        assert f"{name}: unknown key" in problems(f"{name}=1")
+
+
+def test_a_key_in_the_wrong_section_is_sent_to_the_right_one():
+    assert "lr: unknown key, did you mean optimizer.lr?" in problems("lr=1")
+    assert "grpo.group_size: unknown key, did you mean rollout.group_size?" in problems(
+        "grpo.group_size=1"
+    )
+
+
+def test_all_problems_are_reported_at_once(tmp_path: Path):
+    file = edited(tmp_path, "servers:\n  count: 2", "servers:\n  cuont: 2")
+    message = problems(
+        "layout.processes=3",
+        "layout.tp=2",
+        "training.dtype=fp8",
+        "grpo.minibatches=7",
+        "optimizer.betas=[0.9]",
+        "steps.more=1",
+        "nonsense",
+        file=file,
+    )
+    head, *lines = message.splitlines()
+    assert head == f"{file}: 8 problems"
+    assert len(lines) == 8
+    for key in (
+        "layout.pp",
+        "training.dtype",
+        "grpo",
+        "optimizer.betas[1]",
+        "servers.cuont",
+        "servers.count",
+        "override 'steps.more=1'",
+        "override 'nonsense'",
+    ):
+        assert sum(line.strip().startswith(f"{key}: ") for line in lines) == 1, key
+
+
+def test_a_problem_names_the_line_it_stands_in(tmp_path: Path):
+    file = edited(tmp_path, "steps: 90", "steps: ninety")
+    line = file.read_text().splitlines().index("steps: ninety") + 1
+    assert problems(file=file) == (
+        f'{file}: steps: expected an integer >= 1, found "ninety" (line {line})'
+    )
+
+
+def test_a_missing_key_says_what_it_is_for(tmp_path: Path):
+    message = problems(file=edited(tmp_path, "steps: 90\n", ""))
+    assert re.search(r": steps: missing, expected an integer >= 1: training steps", message)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("steps=2.0", "steps: expected an integer >= 1, found 2.0"),
+        ("steps=true", "steps: expected an integer >= 1, found true"),
+        ("steps='2'", 'steps: expected an integer >= 1, found "2"'),
+        ("steps=0", "steps: expected an integer >= 1, found 0"),
+        ("steps=1:30", 'steps: expected an integer >= 1, found "1:30"'),
+        ("model=", "model: expected a path, found null"),
+        ("model=7", "model: expected a path, found 7"),
+        ("optimizer.lr=.inf", "optimizer.lr: expected a number > 0, found Infinity"),
+        ("optimizer.lr=.nan", "optimizer.lr: expected a number > 0, found NaN"),
+        ("evaluation.top_p=1.5", "evaluation.top_p: expected a number > 0 and <= 1, found 1.5"),
+        ("layout=3", "layout: expected a section with the keys processes, tp, pp, ep, found 3"),
+        ("prompts.template=zero", "expected one of plain, r1_zero, found"),
+        ("optimizer.betas=[0.9, 2]", "optimizer.betas[1]: expected a list of 2 numbers >= 0 and"),
+        ("optimizer={lr: 1, lr: 2}", "key lr stands here again, first in line 1"),
+        ("optimizer.lr=[1", "override 'optimizer.lr=[1': expected a YAML value"),
+        ("steps.more=1", "override 'steps.more=1': steps is no section"),
+        ("a..b=1", "override 'a..b=1': expected key=value"),
+        ("=1", "override '=1': expected key=value"),
+    ],
+)
+def test_wrong_values_are_refused_with_what_was_expected(override: str, said: str):
+    assert said in problems(override)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["layout.processes=6", "layout.tp=4"], "layout.pp: expected tp * pp to divide processes"),
+        (["layout.processes=6", "layout.tp=4"], "nearest possible processes: 4 or 8"),
+        (["layout.processes=2", "layout.tp=4"], "nearest possible processes: 4 (line"),
+        (["layout.processes=8", "layout.pp=2", "layout.ep=3"], "layout.ep: expected a divisor"),
+        (["layout.processes=8", "layout.pp=2", "layout.ep=3"], "nearest possible: 2"),
+        (["optimizer.min_lr=1"], "optimizer.min_lr: expected at most lr = 0.0003, found 1"),
+        (["servers.port=65535"], "servers.port: expected room for 2 consecutive ports"),
+        (["grpo.minibatches=7"], "grpo: expected minibatches to divide"),
+        (["grpo.minibatches=7"], "nearest possible: 8"),
+        (["rollout.max_new_tokens=2048"], "max_new_tokens below training.tokens_per_microbatch"),
+        (["servers.max_total_tokens=90"], "max_total_tokens above rollout.max_new_tokens = 90"),
+        (["prompts.held_out=x", "prompts.train=x"], "expected another file than prompts.train"),
+    ],
+)
+def test_rules_between_keys_propose_what_is_possible(overrides: list[str], said: str):
+    assert said in problems(*overrides)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("steps: [1", "line 1: not valid YAML"),
+        ("steps: 1\nseed: 2\nsteps: 3\n", "line 3: not valid YAML: key steps stands here again"),
+        ("a: &x 1\nb: *x\n", "line 2: not valid YAML: alias *x"),
+        ("a: !!python/object/apply:os.system [ls]\n", "tag tag:yaml.org,2002:python/object"),
+        ("- 1\n- 2\n", "expected keys with values, found [1, 2]"),
+        ("steps: \x07\n", "not allowed"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused(text: str, said: str, tmp_path: Path):
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    message = problems(file=file)
+    assert message.startswith(str(file))
+    assert said in message
+
+
+def test_an_empty_file_lacks_every_required_key(tmp_path: Path):
+    file = tmp_path / "empty.yaml"
+    file.write_text("# nothing yet\n")
+    required = [name for name, field in ZeroConfig.model_fields.items() if field.is_required()]
+    message = problems(file=file)
+    assert all(f"  {name}: missing" in message for name in required)
+
+
+def test_a_missing_file_is_named_with_the_nearest_one(tmp_path: Path):
+    (tmp_path / "zero.yaml").touch()
+    message = problems(file=tmp_path / "zer0.yaml")
+    assert message == (
+        f"no configuration file {tmp_path / 'zer0.yaml'}; did you mean {tmp_path / 'zero.yaml'}?"
+    )
+
+
+def test_a_folder_or_binary_file_is_no_configuration(tmp_path: Path):
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    for file in (tmp_path, tmp_path / "binary.yaml"):
+        assert problems(file=file).startswith(f"cannot read configuration file {file}: ")
