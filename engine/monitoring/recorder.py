@@ -98,9 +98,12 @@ class Recorder:
         )
 
     def close(self) -> None:
-        """Close both files; nothing can be recorded any more."""
-        self._tensorboard.close()
-        self._lines.close()
+        """Close both files; raises RunError where TensorBoard's cannot take what is pending."""
+        try:
+            with writing(self._folder):
+                self._tensorboard.close()
+        finally:
+            self._lines.close()
 
     def __enter__(self) -> Recorder:
         return self

@@ -82,7 +82,7 @@ def engine(case: Case, logp: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=5), st.integers(0, 10_000))
 def test_loss_metrics_and_gradient_equal_the_naive_loop(lengths: list[int], seed: int) -> None:
     case = make_case(lengths, seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.data.minibatches import Minibatch, plan_minibatches
@@ -43,7 +43,7 @@ def cases(draw) -> Case:
 
 
 def for_any_case(test):
-    return settings(deadline=None)(given(case=cases())(test))
+    return given(case=cases())(test)
 
 
 @for_any_case

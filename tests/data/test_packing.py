@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.algorithms.aggregation import sequence_mean_weights
@@ -54,7 +54,6 @@ def test_an_empty_row_is_a_valid_row(multiple: int) -> None:
     assert row.gather(torch.ones(multiple)) == []
 
 
-@settings(deadline=None)
 @given(SAMPLES, st.integers(1, 16))
 def test_a_row_holds_its_samples_and_nothing_else(samples, multiple: int) -> None:
     row = pack(samples, multiple)
@@ -78,7 +77,6 @@ def test_a_row_holds_its_samples_and_nothing_else(samples, multiple: int) -> Non
     assert row.longest == max(b - a for a, b in pairwise(bounds))
 
 
-@settings(deadline=None)
 @given(SAMPLES, st.integers(1, 16))
 def test_gather_undoes_scatter_and_spread_adds_up(samples, multiple: int) -> None:
     row = pack(samples, multiple)

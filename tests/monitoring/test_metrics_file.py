@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from engine.errors import RunError
 from engine.monitoring.metrics_file import MetricsFile, read_metrics
 
-on_any_file = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+on_any_file = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def write(path: Path, steps, first_step: int = 0) -> None:

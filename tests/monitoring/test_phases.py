@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.monitoring.phases import Phases
@@ -40,7 +40,6 @@ TREES = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(TREES, max_size=4))
 def test_the_seconds_of_all_phases_add_up_to_the_time_since_the_last_take(trees) -> None:
     clock = Clock()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,34 @@ def test_values_are_visible_while_the_run_goes_on(tmp_path: Path) -> None:
     with Recorder(tmp_path, first_step=0) as recorder:
         recorder.record(0, {"training/kl": 0.5})
         assert scalar(read_events(tmp_path), "training/kl") == {0: 0.5}
+
+
+FILLS_THE_DISK = """
+import resource, sys
+from pathlib import Path
+from engine.errors import clear_errors
+from engine.monitoring.recorder import Recorder
+
+run_dir = Path(sys.argv[1])
+with clear_errors(), Recorder(run_dir, first_step=0) as recorder:
+    recorder.record(0, {"training/kl": 1.0})
+    size = max(path.stat().st_size for path in (run_dir / "tensorboard").iterdir())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50, resource.RLIM_INFINITY))
+    recorder.record(1, {f"training/{i}": 1.0 for i in range(20)})
+"""
+
+
+def test_a_full_disk_ends_the_process_with_one_clear_sentence(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", FILLS_THE_DISK, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert f"error: cannot write {tmp_path}/tensorboard: File too large\n" in ended.stderr
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 0, "training/kl": 1.0}]
 
 
 def test_expert_load_is_a_histogram_over_expert_numbers(tmp_path: Path) -> None:
