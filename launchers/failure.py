@@ -42,18 +42,22 @@ def root_cause(deaths: Sequence[Death]) -> Death:
     return min((death for death in deaths if death.bad), key=rank)
 
 
-def sentence(death: Death, error: str | None) -> str:
-    """One sentence on ``death``; ``error`` is the ``error: ...`` line of its log, if any."""
+def sentence(death: Death, last_words: str | None, out_of_memory: bool = False) -> str:
+    """One sentence on ``death``.
+
+    ``last_words`` is what the process itself named as the reason; ``out_of_memory``, whether the
+    kernel has killed any process for want of memory during the run.
+    """
     if death.code < 0:
         how = f"{death.name} was killed by {signal_name(-death.code)}"
-        if death.code == -signal.SIGKILL:
-            how += ", as the kernel does when memory runs out,"
     elif death.code == 0:
         how = f"{death.name}, which should run until it is stopped, ended with exit status 0"
     else:
         how = f"{death.name} failed with exit status {death.code}"
-    when = f"{how} {death.at:.0f} s after the start"
-    return f"{when}: {error}" if error else when
+    what = f"{how} {death.at:.0f} s after the start"
+    if out_of_memory and death.code == -signal.SIGKILL:
+        what += " (meanwhile this machine ran out of memory)"
+    return f"{what}: {last_words}" if last_words else what
 
 
 def signal_name(number: int) -> str:

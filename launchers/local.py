@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from engine.config.loading import load
 from engine.config.process import Ports, Process
 from engine.errors import RunError, clear_errors
-from launchers import log_tail, run_folder
+from launchers import log_tail, out_of_memory, run_folder
 from launchers.failure import Death, sentence
 from launchers.guardian import GUARDIAN_DIED, run_guarded
 from launchers.ports import LoopbackPorts
@@ -107,11 +107,12 @@ def _parser() -> argparse.ArgumentParser:
 def _supervise(processes: Sequence[Process], logs: Path) -> int:
     """Run ``processes`` to their end, say how it went, and return the exit status."""
     supervisor = Supervisor(logs)
+    kills_before = out_of_memory.kills()
     try:
         ending = supervisor.run(processes, _announce)
         for survivor in supervisor.survivors:
             _say(f"{survivor} does not end, not even by SIGKILL: it hangs in the kernel")
-        return _report(ending, logs)
+        return _report(ending, logs, out_of_memory.kills() > kills_before)
     except RunError as error:
         return _fail(str(error))
 
@@ -125,7 +126,7 @@ def _announce(ending: Ending) -> None:
             _say(f"{cause.name} has ended; stopping the other processes")
 
 
-def _report(ending: Ending, logs: Path) -> int:
+def _report(ending: Ending, logs: Path, memory_ran_out: bool) -> int:
     match ending:
         case Finished():
             return 0
@@ -135,16 +136,17 @@ def _report(ending: Ending, logs: Path) -> int:
             return 128 + signum
         case Failed(cause, others):
             for death in others:
-                _say(f"also ended: {_explain(death, logs)}")
+                _say(f"also ended: {_explain(death, logs, memory_ran_out)}")
             log = logs / f"{cause.name}.log"
             lines = log_tail.tail(log)
             _say(f"all processes are stopped; the end of {log}:")
             print("".join(f"    {line}\n" for line in lines), end="", file=sys.stderr)
-            return _fail(f"{_explain(cause, logs)} (log: {log})")
+            return _fail(f"{_explain(cause, logs, memory_ran_out)} (log: {log})")
 
 
-def _explain(death: Death, logs: Path) -> str:
-    return sentence(death, log_tail.error_line(log_tail.tail(logs / f"{death.name}.log")))
+def _explain(death: Death, logs: Path, memory_ran_out: bool) -> str:
+    words = log_tail.last_words(log_tail.tail(logs / f"{death.name}.log"))
+    return sentence(death, words, memory_ran_out)
 
 
 def _fail(message: str) -> int:

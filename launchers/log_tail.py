@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 _HEADER = "=== start of "
 _READ_BYTES = 64 * 1024  # enough for any tail, however large the log has grown
+_EXCEPTION = re.compile(r"[\w.]+(Error|Exception): ")
 _LONGEST_LINE = 500  # characters; SGLang prints all its arguments in one line of 15,000
 
 
@@ -40,9 +42,13 @@ def _shortened(line: str) -> str:
     return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]} ..."
 
 
-def error_line(lines: Sequence[str]) -> str | None:
-    """The message of the last ``error: ...`` line, as ``engine.errors.clear_errors`` prints it."""
+def last_words(lines: Sequence[str]) -> str | None:
+    """What a process itself named as the reason of its end, if ``lines`` of its log tell.
+
+    The last ``error: ...`` line, as ``engine.errors.clear_errors`` prints it; without one, the last
+    line of the last traceback.
+    """
     for line in reversed(lines):
         if line.startswith("error: "):
             return line.removeprefix("error: ")
-    return None
+    return next((line for line in reversed(lines) if _EXCEPTION.match(line)), None)

@@ -40,7 +40,8 @@ def test_the_sentence_names_party_way_and_moment():
         "trainer-0 failed with exit status 3 12 s after the start"
     )
     assert "killed by SIGSEGV" in sentence(death("server-1", -signal.SIGSEGV, 1), None)
-    assert "memory" in sentence(death("server-1", -signal.SIGKILL, 1), None)
+    assert "memory" in sentence(death("a", -signal.SIGKILL, 1), None, out_of_memory=True)
+    assert "memory" not in sentence(death("a", 1, 1), None, out_of_memory=True)
     assert "until it is stopped" in sentence(death("server-1", 0, 1, service=True), None)
     assert sentence(death("a", -40, 1), None).startswith("a was killed by signal 40")
 

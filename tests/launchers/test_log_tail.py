@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launchers.log_tail import error_line, header, tail
+from launchers.log_tail import header, last_words, tail
 
 
 def test_a_tail_stops_at_the_latest_start(tmp_path: Path):
     log = tmp_path / "a.log"
     log.write_text(f"{header('a', ['x'])}old\nerror: old\n{header('a', ['x'])}new\n")
     assert tail(log) == ["new"]
-    assert error_line(tail(log)) is None
+    assert last_words(tail(log)) is None
 
 
 def test_a_tail_of_a_huge_log_is_its_last_lines(tmp_path: Path):
@@ -36,5 +36,11 @@ def test_a_missing_log_has_an_empty_tail(tmp_path: Path):
     assert tail(tmp_path / "none.log") == []
 
 
+def test_without_an_error_line_the_last_exception_counts():
+    lines = ["KeyError: 1", "Traceback ...", "    raise X", "torch.XError: no", "Killed: 9"]
+    assert last_words(lines) == "torch.XError: no"
+    assert last_words(["error: clear", *lines]) == "clear"
+
+
 def test_the_last_error_line_counts_though_noise_follows():
-    assert error_line(["error: first", "error: last", "[W] leaked object"]) == "last"
+    assert last_words(["error: first", "error: last", "[W] leaked object"]) == "last"
