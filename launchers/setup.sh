@@ -11,7 +11,7 @@ repository. Does nothing where it is up to date already.
 
   cpu, gpu   which machine this is; default: gpu where nvidia-smi is found, else cpu
   test       also what the tests and checkers need
-  R1_VENV    where the environment is; default: .venv in this repository
+  R1_VENV    the environment's folder, from this repository's root; default: .venv
 
 Needs Python 3.11 or newer and an index of Python packages such as pypi.org.
 TEXT
@@ -78,6 +78,7 @@ install_torch_cpu() {
 install_cpu() {
     local half=$venv/.r1-half
     grep -hv -e '^#' -e '^torch==' "${locks[@]}" | split -n r/2 - "$half."
+    trap 'kill $(jobs -p) 2> /dev/null || true' EXIT # a background job does not see Ctrl-C
     say "installing $(cat "$half".a? | wc -l) packages and torch, about 2 GB on disk"
     pip install --no-deps --no-compile --only-binary=:all: -r "$half.aa" &
     install_torch_cpu
