@@ -27,6 +27,7 @@ def apply(gpu: bool) -> None:
         _name_the_missing_gemm()
         _give_splits_as_numpy()
         _load_into_a_fresh_optimizer()
+        _count_steps_per_parameter()
 
 
 def _name_the_missing_gemm() -> None:
@@ -80,6 +81,27 @@ def _load_into_a_fresh_optimizer() -> None:
         sharded_state_dict,
         set_states,
     )
+
+
+def _count_steps_per_parameter() -> None:
+    """distrib_optimizer.py:825 loads one ``step`` tensor into the state of every parameter.
+
+    torch's AdamW adds 1 to it in place for each parameter, so that after a resume every parameter
+    has another, too large step count, and the run silently trains a different model.
+    """
+    from megatron.core.optimizer import distrib_optimizer
+
+    if distrib_optimizer.HAVE_APEX_OR_TE:
+        return
+    cls = distrib_optimizer.DistributedOptimizer
+    original = cls.load_state_dict
+
+    def load_state_dict(self: Any, state_dict: Any) -> None:
+        original(self, state_dict)
+        for state in self.optimizer.state.values():
+            state["step"] = state["step"].clone()
+
+    cls.load_state_dict = load_state_dict
 
 
 def _mask_padding_per_token() -> None:

@@ -1,0 +1,94 @@
+"""One rank: load a folder, score samples, do three updates, export; or stop and go on between."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from engine.platform import accelerator
+
+accelerator.prepare()
+
+import torch  # noqa: E402
+import torch.distributed as dist  # noqa: E402
+
+from engine.algorithms.next_token import next_token_loss  # noqa: E402
+from engine.checkpoint.folders import CheckpointFolders  # noqa: E402
+from engine.checkpoint.training_state import TrainingState, load, save  # noqa: E402
+from engine.config.layout import LayoutConfig  # noqa: E402
+from engine.config.optimizer import OptimizerConfig  # noqa: E402
+from engine.data.packing import pack  # noqa: E402
+from engine.models.hugging_face import HuggingFaceFolder  # noqa: E402
+from engine.models.load import load as load_weights  # noqa: E402
+from engine.parallel.groups import (  # noqa: E402
+    data_rank,
+    data_ranks,
+    process_groups,
+    row_multiple,
+)
+from engine.training.forward import log_probabilities  # noqa: E402
+from engine.training.policy import Policy  # noqa: E402
+from engine.weights.export import Exporter  # noqa: E402
+
+LEARNING_RATE = 1e-2
+UPDATES = 3
+
+
+class Row:
+    """A packed row and the weight of each of its tokens."""
+
+    def __init__(self, samples: list, weight: float) -> None:
+        self.packed = pack(samples, row_multiple())
+        self.weights = self.packed.spread([weight] * len(samples))
+
+
+def main(given: dict) -> dict:
+    layout = LayoutConfig(**given["layout"])
+    folder = HuggingFaceFolder(Path(given["model"]))
+    samples = json.loads(Path(given["samples"]).read_text())
+    with process_groups(layout, seed=1):
+        optimizer = OptimizerConfig(lr=LEARNING_RATE, eps=given["eps"])
+        policy = Policy(folder.config, layout, optimizer, torch.float32)
+        load_weights(policy.model, folder)
+        policy.parameters_changed()
+        mine = samples[data_rank() :: data_ranks()]
+        answers = sum(len(answer) for _, answer in samples)
+        rows = [Row(mine[i::2], 1.0 / answers) for i in range(2)]
+        answer = {"logp": _scored(policy, rows, mine, samples)}
+
+        checkpoints = CheckpointFolders(Path(given["checkpoints"]), keep=9)
+        first = checkpoints.latest() if given.get("resume") else 0
+        state = TrainingState(policy.model, policy.optimizer)
+        if first:
+            load(checkpoints, first, state)
+        tokens = sum(len(prompt) + len(response) - 1 for prompt, response in samples)
+        for update in range(first, UPDATES):
+            metrics = policy.update(rows, _loss, tokens, LEARNING_RATE)
+            if given.get("save_after") == update + 1:
+                save(checkpoints, update + 1, state, {})
+        answer |= {"loss": metrics["loss"], "gradient_norm": metrics["gradient_norm"]}
+        answer["expert_load"] = policy.expert_load.take(folder.config["num_hidden_layers"])
+        Exporter(policy.model, folder).export(Path(given["export"]))
+        dist.barrier()
+    return answer
+
+
+def _scored(policy: Policy, rows: list[Row], mine: list, samples: list) -> dict[int, list[float]]:
+    """Log-probabilities of responses by the sample's number, where this rank has them."""
+    found = log_probabilities(policy.model, rows, 1.0)
+    if found is None:
+        return {}
+    return {
+        samples.index(sample): logp.tolist()
+        for i, row in enumerate(rows)
+        for sample, logp in zip(mine[i::2], row.packed.gather(found[i]), strict=True)
+    }
+
+
+def _loss(logp: torch.Tensor, entropy: torch.Tensor, row: Row) -> tuple:
+    return next_token_loss(logp, row.weights)
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(json.loads(sys.argv[1]))))
