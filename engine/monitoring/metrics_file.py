@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -58,7 +59,9 @@ class MetricsFile:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        # Something is pending only after an append that failed and was reported.
+        with suppress(OSError):
+            self._file.close()
 
     def __enter__(self) -> MetricsFile:
         return self

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch.utils.tensorboard.summary import custom_scalars, histogram_raw, text
 
 from engine.monitoring import metric_names as names
-from engine.monitoring.files import writing
+from engine.monitoring.event_file import EventFile
 from engine.monitoring.metrics_file import MetricsFile
 from engine.monitoring.shown_samples import ShownSample
 
@@ -35,16 +36,14 @@ class Recorder:
         """Open ``run_dir`` to record from ``first_step`` on.
 
         What an earlier process recorded from ``first_step`` on is dropped from metrics.jsonl and
-        hidden in TensorBoard (``purge_step``): those steps are about to be done again.
+        hidden in TensorBoard: those steps are about to be done again.
 
         Raises:
             RunError: metrics.jsonl is damaged in its middle, or the folder cannot be written.
         """
         self._lines = MetricsFile(run_dir / METRICS_FILE, first_step)
-        self._folder = run_dir / TENSORBOARD_FOLDER
-        with writing(self._folder):
-            self._tensorboard = SummaryWriter(str(self._folder), purge_step=first_step)
-            self._tensorboard.add_custom_scalars(OVERVIEW)
+        self._events = EventFile(run_dir / TENSORBOARD_FOLDER, first_step)
+        self._events.add([custom_scalars(OVERVIEW)], first_step)
 
     def record(
         self,
@@ -71,39 +70,16 @@ class Recorder:
         imbalances = {
             names.EXPERT_IMBALANCE_PREFIX + layer: imbalance(load) for layer, load in loads.items()
         }
-        with writing(self._folder):
-            for name, value in {**scalars, **imbalances}.items():
-                self._tensorboard.add_scalar(name, value, step)
-            for layer, load in loads.items():
-                self._add_load(f"experts/load/{layer}", load, step)
-            for number, sample in enumerate(samples):
-                self._tensorboard.add_text(f"samples/{number}", sample.markdown(), step)
-            self._tensorboard.flush()
-        self._lines.append(step, {**scalars, **imbalances})
-
-    def _add_load(self, tag: str, load: Sequence[float], step: int) -> None:
-        """Draw experts along the axis: bucket e, from e - 0.5 to e + 0.5, holds expert e's load."""
-        # TensorBoard cuts off empty buckets at the ends and would stretch the next one over them.
-        counts = [max(float(value), 1e-9) for value in load]
-        self._tensorboard.add_histogram_raw(
-            tag,
-            min=-0.5,
-            max=len(counts) - 0.5,
-            num=sum(counts),
-            sum=sum(expert * count for expert, count in enumerate(counts)),
-            sum_squares=sum(expert**2 * count for expert, count in enumerate(counts)),
-            bucket_limits=[expert + 0.5 for expert in range(len(counts))],
-            bucket_counts=counts,
-            global_step=step,
-        )
+        numbers = {**scalars, **imbalances}
+        shown = [text(f"samples/{i}", sample.markdown()) for i, sample in enumerate(samples)]
+        drawn = [_histogram(f"experts/load/{layer}", load) for layer, load in loads.items()]
+        self._lines.append(step, numbers)
+        self._events.add([_scalars(numbers), *drawn, *shown], step)
 
     def close(self) -> None:
-        """Close both files; raises RunError where TensorBoard's cannot take what is pending."""
-        try:
-            with writing(self._folder):
-                self._tensorboard.close()
-        finally:
-            self._lines.close()
+        """Close both files; nothing can be recorded any more."""
+        self._events.close()
+        self._lines.close()
 
     def __enter__(self) -> Recorder:
         return self
@@ -121,3 +97,25 @@ def imbalance(load: Sequence[float]) -> float:
     """Return the largest load divided by the mean load: 1 is balanced, len(load) is collapsed."""
     total = sum(load)
     return max(load) * len(load) / total if total else 1.0
+
+
+def _scalars(numbers: Mapping[str, float]) -> Summary:
+    return Summary(
+        value=[Summary.Value(tag=name, simple_value=value) for name, value in numbers.items()]
+    )
+
+
+def _histogram(tag: str, load: Sequence[float]) -> Summary:
+    """Draw experts along the axis: bucket e, from e - 0.5 to e + 0.5, holds expert e's load."""
+    # TensorBoard cuts off empty buckets at the ends and would stretch the next one over them.
+    counts = [max(float(value), 1e-9) for value in load]
+    return histogram_raw(
+        tag,
+        min=-0.5,
+        max=len(counts) - 0.5,
+        num=sum(counts),
+        sum=sum(expert * count for expert, count in enumerate(counts)),
+        sum_squares=sum(expert**2 * count for expert, count in enumerate(counts)),
+        bucket_limits=[expert + 0.5 for expert in range(len(counts))],
+        bucket_counts=counts,
+    )

@@ -111,6 +111,7 @@ def test_a_full_disk_is_one_clear_sentence_and_costs_only_the_line_at_hand(tmp_p
         with pytest.raises(RunError, match=r"cannot write .*metrics\.jsonl: File too large"):
             lines.append(3, {"training/kl": 0.5})
     finally:
+        lines.close()
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     write(path, [3], first_step=3)
     assert [line["step"] for line in read_metrics(path)] == [0, 1, 2, 3]

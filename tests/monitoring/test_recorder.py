@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,13 +63,15 @@ import resource, sys
 from pathlib import Path
 from engine.errors import clear_errors
 from engine.monitoring.recorder import Recorder
+from engine.monitoring.shown_samples import ShownSample
 
+SAMPLES = [ShownSample("p", "1 + 1 = ?", "so 2 ;", "2", "right", 1.0)] * 4
 run_dir = Path(sys.argv[1])
 with clear_errors(), Recorder(run_dir, first_step=0) as recorder:
     recorder.record(0, {"training/kl": 1.0})
-    size = max(path.stat().st_size for path in (run_dir / "tensorboard").iterdir())
+    size = max(path.stat().st_size for path in run_dir.rglob("*") if path.is_file())
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50, resource.RLIM_INFINITY))
-    recorder.record(1, {f"training/{i}": 1.0 for i in range(20)})
+    recorder.record(1, {"training/kl": 1.0}, samples=SAMPLES)
 """
 
 
@@ -81,8 +84,10 @@ def test_a_full_disk_ends_the_process_with_one_clear_sentence(tmp_path: Path) ->
         check=False,
     )
     assert ended.returncode == 1
-    assert f"error: cannot write {tmp_path}/tensorboard: File too large\n" in ended.stderr
-    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 0, "training/kl": 1.0}]
+    assert re.fullmatch(r"error: cannot write .*/tensorboard/.*: File too large\n", ended.stderr)
+    with Recorder(tmp_path, first_step=1) as recorder:
+        recorder.record(1, {"training/kl": 2.0})
+    assert scalar(read_events(tmp_path), "training/kl") == {0: 1.0, 1: 2.0}
 
 
 def test_expert_load_is_a_histogram_over_expert_numbers(tmp_path: Path) -> None:
