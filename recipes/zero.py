@@ -44,6 +44,8 @@ def processes(config: Config, ports: Ports) -> list[Process]:
         "MASTER_ADDR": HOST,
         "MASTER_PORT": str(next(ports)),
         "WORLD_SIZE": str(config.layout.processes),
+        # A store that closes when a run ends is no news; torch would print C++ stack traces.
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
     }
     command = (sys.executable, "-m", "recipes.zero", str(config.run_dir / "config.yaml"))
     trainers = [

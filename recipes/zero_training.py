@@ -186,6 +186,7 @@ class ZeroRun:
         )
         if self.report is not None:
             self.report.finish(self.evaluations)
+        dist.barrier()  # rank 0 hosts the control store: it leaves together with the others
 
     @property
     def _state(self) -> TrainingState:
