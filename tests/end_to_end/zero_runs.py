@@ -1,0 +1,61 @@
+"""Small R1-Zero runs with every part real: trainer ranks on gloo, SGLang servers, the sampler."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from launched import REPOSITORY
+
+QUICKSTART = REPOSITORY / "recipes" / "configs" / "quickstart"
+STEPS = 3
+
+# The quickstart's configuration, cut down to seconds.
+SMALL = (
+    f"steps={STEPS}",
+    "optimizer.warmup_steps=1",
+    "rollout.prompts_per_step=4",
+    "rollout.group_size=4",
+    "rollout.max_new_tokens=24",
+    "servers.count=1",
+    "evaluation.every=2",
+    "evaluation.prompts=8",
+    "checkpoint.every=1",
+    "grpo.reference_refresh_steps=2",
+    "monitoring.samples_every=1",
+)
+
+
+def base_command(run_dir: Path) -> list[str]:
+    """Make a base model that has learned next to nothing, in seconds."""
+    stages = [
+        {"corpus": "textbook", "steps": 4, "documents_per_step": 8, "optimizer": {"lr": 0.003}},
+        {"corpus": "web", "steps": 2, "documents_per_step": 8, "optimizer": {"lr": 0.003}},
+    ]
+    return [
+        *(sys.executable, "-m", "launchers.local", "recipes.base", str(QUICKSTART / "base.yaml")),
+        f"run_dir={run_dir}",
+        f"stages={json.dumps(stages)}",
+        "gate.min_probability=0.0",
+        "gate.problems=8",
+        "checkpoint.every=3",
+    ]
+
+
+def zero_command(base: Path, run_dir: Path, *overrides: str) -> list[str]:
+    """Run R1-Zero on that base; overrides come last and so win."""
+    return [
+        *(sys.executable, "-m", "launchers.local", "recipes.zero", str(QUICKSTART / "zero.yaml")),
+        f"run_dir={run_dir}",
+        f"model={base / 'model'}",
+        f"prompts.train={base / 'prompts' / 'train.jsonl'}",
+        f"prompts.held_out={base / 'prompts' / 'held_out.jsonl'}",
+        *SMALL,
+        *overrides,
+    ]
+
+
+def final_weights(run_dir: Path, steps: int = STEPS) -> bytes:
+    """The weights that the run's last push gave to the servers."""
+    return (run_dir / "weights" / f"{steps:06d}" / "model.safetensors").read_bytes()
