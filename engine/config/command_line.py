@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from engine.config.keys import section_of
 from engine.config.loading import as_yaml, load
-from engine.config.wording import expected
+from engine.config.wording import expected, meaning
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -24,7 +24,7 @@ examples:
   python -m {recipe} CONFIG seed=2 run_dir=runs/b --print   show what a run would use
   python -m launchers.local {recipe} CONFIG seed=2      run it on this machine
 An override is the dotted path of a key and a YAML value, quoted where the shell would touch it:
-  'optimizer.betas=[0.9, 0.95]'   checkpoint.every=20
+  'optimizer.betas=[0.9, 0.95]'   checkpoint.every=20   stages.0.steps=10 (a list's first entry)
 """
 
 
@@ -80,10 +80,13 @@ def _keys(model: type[BaseModel], indent: str = "  ") -> str:
     lines = []
     for name, field in model.model_fields.items():
         section = section_of(field)
-        facts = "" if section is not None else f" ({expected(field)}{_default(field)})"
+        if section is None:
+            facts = f" ({expected(field)}{_default(field)})"
+        else:
+            facts = "" if section is field.annotation else " (a list; each entry has the keys:)"
         lines.append(
             textwrap.fill(
-                f"{name}: {field.description}{facts}",
+                f"{name}: {meaning(field)}{facts}",
                 _WIDTH,
                 initial_indent=indent,
                 subsequent_indent=indent + "    ",

@@ -51,7 +51,7 @@ for _name, _pattern in _SCALARS.items():
 
 
 def parse(text: str) -> tuple[Any, dict[KeyPath, int]]:
-    """Return the value of ``text`` and the line (from 1) of every key in it.
+    """Return the value of ``text`` and the line (from 1) of every key and list entry.
 
     Values are None, bool, int, float, str, list and dict; keys are always str.
 
@@ -75,6 +75,7 @@ def _value(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> Any:
     if isinstance(node, yaml.ScalarNode):
         return _scalar(node)
     if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+        lines |= {(*path, index): _line(item) for index, item in enumerate(node.value)}
         return [_value(item, (*path, index), lines) for index, item in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
         return _mapping(node, path, lines)

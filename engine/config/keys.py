@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from typing import get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -19,18 +20,18 @@ def dotted(path: KeyPath) -> str:
 
 
 def section_of(field: FieldInfo | None) -> type[BaseModel] | None:
-    """The model of a key that is a section, else None."""
-    kind = field.annotation if field is not None else None
-    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+    """The model of a key that is a section or a list of sections, else None."""
+    return _section_in(field.annotation) if field is not None else None
 
 
 def field_at(model: type[BaseModel], path: KeyPath) -> FieldInfo | None:
     """The field that ``path`` names or lies in; None if ``model`` has no such key."""
-    if not path:
+    names = [part for part in path if isinstance(part, str)]
+    if not names:
         return None
-    field = model.model_fields.get(str(path[0]))
+    field = model.model_fields.get(names[0])
     inner = section_of(field)
-    return field_at(inner, path[1:]) if inner is not None and len(path) > 1 else field
+    return field_at(inner, tuple(names[1:])) if inner is not None and len(names) > 1 else field
 
 
 def all_keys(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
@@ -52,3 +53,9 @@ def suggestion(model: type[BaseModel], path: KeyPath) -> str:
     if close := difflib.get_close_matches(str(name), by_name, n=1, cutoff=0.8):
         return f"did you mean {by_name[close[0]]}?"
     return f"valid here: {', '.join(section.model_fields)}"
+
+
+def _section_in(kind: object) -> type[BaseModel] | None:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return kind
+    return next(filter(None, map(_section_in, get_args(kind))), None)

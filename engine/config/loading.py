@@ -16,7 +16,7 @@ from engine.config.document import DocumentError, parse
 from engine.config.inputs import CHECK_INPUTS
 from engine.config.keys import KeyPath, dotted, field_at, suggestion
 from engine.config.overrides import apply_overrides
-from engine.config.wording import expected
+from engine.config.wording import expected, meaning
 from engine.errors import RunError
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -45,8 +45,7 @@ def load(
     file = Path(path)
     values, lines = _read(file)
     set_by, problems = apply_overrides(values, overrides)
-    origins = {key: f"line {line}" for key, line in lines.items()}
-    origins |= {key: f"override {override}" for key, override in set_by.items()}
+    origins = _origins(lines, set_by)
     try:
         config = model.model_validate_json(
             json.dumps(values), strict=True, context=CHECK_INPUTS if check_inputs else None
@@ -102,18 +101,27 @@ def _sentence(model: type[BaseModel], details: ErrorDetails, origins: Mapping[Ke
     """Say one problem that pydantic found as ``key: expected ..., found ... (where)``."""
     path: KeyPath = details["loc"]
     field = field_at(model, path)
+    in_list = isinstance(path[-1], int) if path else False
     if details["type"] == "extra_forbidden":
         what = f"unknown key, {suggestion(model, path)}"
     elif field is None:
         what = details["msg"]
     elif details["type"] == "missing":
-        meaning = f": {field.description}" if field.description else ""
-        what = f"missing, expected {expected(field)}{meaning}"
+        what = f"missing, expected {expected(field, entry=in_list)}: {meaning(field)}".rstrip(": ")
     elif details["type"] == "value_error":  # a rule of ours, see section.py
         what = str(details["ctx"]["error"])
     else:
-        what = f"expected {expected(field)}, found {_quote(details['input'])}"
+        what = f"expected {expected(field, entry=in_list)}, found {_quote(details['input'])}"
     return f"{dotted(path)}: {what}{_where(path, origins)}"
+
+
+def _origins(lines: Mapping[KeyPath, int], set_by: Mapping[KeyPath, str]) -> dict[KeyPath, str]:
+    """Where each value was written; an override replaces all that stood below its key."""
+    origins = {key: f"line {line}" for key, line in lines.items()}
+    for path, override in set_by.items():
+        origins = {key: place for key, place in origins.items() if key[: len(path)] != path}
+        origins[path] = f"override {override}"
+    return origins
 
 
 def _where(path: KeyPath, origins: Mapping[KeyPath, str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.config.document import DocumentError, parse
-from engine.config.keys import KeyPath
+from engine.config.keys import KeyPath, dotted
 
 
 def apply_overrides(
@@ -14,8 +14,8 @@ def apply_overrides(
 ) -> tuple[dict[KeyPath, str], list[str]]:
     """Write ``overrides`` into ``values``, the later over the earlier.
 
-    Each is ``key.of.section=VALUE`` with VALUE in YAML (``[0.9, 0.95]`` is a list). Sections that
-    ``values`` lacks are made.
+    Each is ``key.of.section=VALUE`` with VALUE in YAML (``[0.9, 0.95]`` is a list); a number stands
+    for an entry of a list (``stages.0.steps=10``). Sections that ``values`` lacks are made.
 
     Returns:
         the override that set each key, and one sentence for each override that is none.
@@ -25,11 +25,12 @@ def apply_overrides(
     for override in overrides:
         try:
             path, value = _parse(override)
-            _set(values, path, value)
+            place = _set(values, path, value)
         except ValueError as error:
             problems.append(f"override {override!r}: {error}")
         else:
-            origins[path] = override
+            origins.pop(place, None)  # the later one comes last
+            origins[place] = override
     return origins, problems
 
 
@@ -45,13 +46,31 @@ def _parse(override: str) -> tuple[tuple[str, ...], Any]:
     return path, value
 
 
-def _set(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
-    section = values
-    for depth, name in enumerate(path[:-1], start=1):
-        inner = section.setdefault(name, {})
-        if inner is None:  # a section whose keys are all left out
-            inner = section[name] = {}
-        if not isinstance(inner, dict):
-            raise ValueError(f"{'.'.join(path[:depth])} is no section, it has no keys below it")
-        section = inner
-    section[path[-1]] = value
+def _set(values: dict[str, Any], path: tuple[str, ...], value: Any) -> KeyPath:
+    """Write ``value`` at ``path`` and return the path, list positions as integers."""
+    place: Any = values
+    walked: list[str | int] = []
+    for name in path:
+        if walked:
+            place = _below(place, walked[-1])
+        if not isinstance(place, dict | list):
+            raise ValueError(f"{dotted(tuple(walked))} is no section, it has no keys below it")
+        walked.append(_position(place, name, walked) if isinstance(place, list) else name)
+    place[walked[-1]] = value
+    return tuple(walked)
+
+
+def _below(place: Any, key: str | int) -> Any:
+    """What stands at ``key``; a section that is left out, or left empty, is made."""
+    if isinstance(place, dict) and place.get(str(key)) is None:
+        place[key] = {}
+    return place[key]
+
+
+def _position(entries: list[Any], name: str, walked: Sequence[str | int]) -> int:
+    if not (name.isdecimal() and int(name) < len(entries)):
+        raise ValueError(
+            f"{dotted(tuple(walked))} is a list with {len(entries)} entries, the first of them 0; "
+            f"found {name!r}"
+        )
+    return int(name)

@@ -15,12 +15,26 @@ _ONE = {int: "an integer", float: "a number", str: "a text", bool: "true or fals
 _MANY = {int: "integers", float: "numbers", str: "texts", bool: "truth values", Path: "paths"}
 
 
-def expected(field: FieldInfo) -> str:
-    """What ``field`` takes, e.g. ``an integer >= 1`` or ``one of plain, r1_zero``."""
+def expected(field: FieldInfo, *, entry: bool = False) -> str:
+    """What ``field``, or one entry of the list that it takes, has to be.
+
+    For example ``an integer >= 1`` or ``one of plain, r1_zero``.
+    """
+    kind, metadata = field.annotation, field.metadata
+    if entry and get_origin(kind) in (list, tuple):
+        kind, metadata = get_args(kind)[0], []
     section = section_of(field)
     if section is not None:
-        return f"a section with the keys {', '.join(section.model_fields)}"
-    return _words(field.annotation, field.metadata)
+        form = "a section" if section is kind else "a list of sections"
+        return f"{form} with the keys {', '.join(section.model_fields)}"
+    return _words(kind, metadata)
+
+
+def meaning(field: FieldInfo) -> str:
+    """What ``field`` is for: its description, or what its section says of itself."""
+    section = section_of(field)
+    about = (section.__doc__ or "") if section is not None else ""
+    return field.description or about.partition("\n")[0].rstrip(".")
 
 
 def _words(annotation: Any, metadata: list[Any]) -> str:

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import Field
 from strategies import zero_configs
 
 from engine.config.keys import all_keys, dotted
 from engine.config.loading import load, save
+from engine.config.section import Section
 from engine.errors import RunError
 from recipes.zero_config import ZeroConfig
 
@@ -146,7 +148,7 @@ def test_a_missing_key_says_what_it_is_for(tmp_path: Path):
         ("evaluation.top_p=1.5", "evaluation.top_p: expected a number > 0 and <= 1, found 1.5"),
         ("layout=3", "layout: expected a section with the keys processes, tp, pp, ep, found 3"),
         ("prompts.template=zero", "expected one of plain, r1_zero, found"),
-        ("optimizer.betas=[0.9, 2]", "optimizer.betas[1]: expected a list of 2 numbers >= 0 and"),
+        ("optimizer.betas=[0.9, 2]", "optimizer.betas[1]: expected a number >= 0 and < 1, found 2"),
         ("optimizer={lr: 1, lr: 2}", "key lr stands here again, first in line 1"),
         ("optimizer.lr=[1", "override 'optimizer.lr=[1': expected a YAML value"),
         ("steps.more=1", "override 'steps.more=1': steps is no section"),
@@ -177,6 +179,41 @@ def test_wrong_values_are_refused_with_what_was_expected(override: str, said: st
 )
 def test_rules_between_keys_propose_what_is_possible(overrides: list[str], said: str):
     assert said in problems(*overrides)
+
+
+class Stage(Section):
+    """One stage."""
+
+    steps: int = Field(ge=1, description="of the stage")
+
+
+class Stages(Section):
+    """A recipe with a list of sections."""
+
+    stages: list[Stage] = Field(description="in their order")
+
+
+def test_an_entry_of_a_list_is_overridden_by_its_number(tmp_path: Path):
+    file = tmp_path / "stages.yaml"
+    file.write_text("stages: [{steps: 1}, {steps: 2}]")
+    stages = load(Stages, file, ["stages.1.steps=5"]).stages
+    assert [stage.steps for stage in stages] == [1, 5]
+
+
+def test_problems_within_lists_name_the_entry(tmp_path: Path):
+    file = tmp_path / "stages.yaml"
+    file.write_text("stages:\n- {steps: 0}\n- {stesp: 2}\n- 3\n")
+    with pytest.raises(RunError) as caught:
+        load(Stages, file, ["stages.3.steps=1", "stages.x=1"])
+    assert str(caught.value).splitlines()[1:] == [
+        "  override 'stages.3.steps=1': stages is a list with 3 entries, the first of them 0; "
+        "found '3'",
+        "  override 'stages.x=1': stages is a list with 3 entries, the first of them 0; found 'x'",
+        "  stages[0].steps: expected an integer >= 1, found 0 (line 2)",
+        "  stages[1].steps: missing, expected an integer >= 1: of the stage (line 3)",
+        "  stages[1].stesp: unknown key, did you mean stages[1].steps? (line 3)",
+        "  stages[2]: expected a section with the keys steps, found 3 (line 4)",
+    ]
 
 
 @pytest.mark.parametrize(
