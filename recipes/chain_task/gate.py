@@ -1,0 +1,38 @@
+"""The gate before any RL: can the base model do the steps of a full trace, if made to take them?
+
+A base that cannot do one step has nothing that rewards could pick out: RL then teaches it only the
+format and shorter answers. So the full trace of a problem is fed to the model, and its tokens that
+the problem determines are scored: the product of their probabilities is the chance of getting from
+the problem to the right answer in full steps. The corpus itself slips in 3 % of the results, so
+about 0.87 at five operations is the most a perfect student of it reaches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from recipes.chain_task.answers import full_trace
+from recipes.chain_task.problems import LABELS, Problem
+from recipes.chain_task.vocabulary import DIGITS, ENGLISH, Language, encode
+
+_DETERMINED = frozenset({*DIGITS, *LABELS})
+
+
+@dataclass(frozen=True, slots=True)
+class ForcedTrace:
+    """A prompt and its full trace as token ids; ``determined[i]`` belongs to ``tokens[i]``.
+
+    Determined are labels and digits (operands, results, the final answer). Not determined is what
+    another good answer could have otherwise: tags, the language, whether a result is stated.
+    """
+
+    prompt_tokens: list[int]
+    tokens: list[int]
+    determined: list[bool]
+
+
+def forced_trace(problem: Problem, language: Language = ENGLISH) -> ForcedTrace:
+    """Return the full trace of a problem, ``<think>`` to ``<eos>``, and which tokens to score."""
+    words = full_trace(problem, language)
+    determined = [word in _DETERMINED for word in words]
+    return ForcedTrace(encode(problem.words), encode(words), determined)

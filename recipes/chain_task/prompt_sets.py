@@ -1,0 +1,34 @@
+"""The prompt files of the task: problems to learn from, and held-out ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from recipes.chain_task.problems import Problem, ProblemsConfig, different_problems
+
+
+def write_prompt_sets(
+    folder: Path, config: ProblemsConfig, *, train: int = 20_000, held_out: int = 1_000, seed: int
+) -> None:
+    """Write train.jsonl and held_out.jsonl, of so many different problems each, into ``folder``.
+
+    Raises RunError if there are not enough problems.
+    """
+    learned = different_problems(config, held_out=False, count=train, seed=seed)
+    kept = different_problems(config, held_out=True, count=held_out, seed=seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / "train.jsonl", learned)
+    _write(folder / "held_out.jsonl", kept)
+
+
+def _write(path: Path, problems: Iterable[Problem]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for problem in problems:
+            record = {
+                "id": problem.key,
+                "prompt": " ".join(problem.words),
+                "answer": str(problem.answer),
+            }
+            file.write(json.dumps(record) + "\n")

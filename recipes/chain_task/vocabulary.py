@@ -1,0 +1,72 @@
+"""The 48 words of the task, one token each, and its tokenizer as a Hugging Face folder holds it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+
+from recipes.chain_task.problems import LABELS
+
+PAD, EOS, BOS = "<pad>", "<eos>", "<bos>"
+DIGITS = "0123456789"
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """The words in which a solution is told: ``start 3 ; a plus 4 is 7 ; ... so 7``."""
+
+    start: str
+    operation: Mapping[str, str]  # by symbol
+    equals: str
+    so: str
+    wait: str
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All words that belong to this language and to no other."""
+        return (*self.operation.values(), self.equals, self.start, self.so, self.wait)
+
+
+ENGLISH = Language("start", {"+": "plus", "-": "minus", "*": "times"}, "is", "so", "wait")
+CHINESE = Language("始", {"+": "加", "-": "减", "*": "乘"}, "得", "故", "等")
+LANGUAGES = (ENGLISH, CHINESE)
+
+WORDS = (
+    *(PAD, EOS, BOS, "<think>", "</think>", "<answer>", "</answer>", *"+-*=?;"),
+    *(*ENGLISH.words, *CHINESE.words, *DIGITS, *LABELS),
+)
+TOKEN_OF = {word: token for token, word in enumerate(WORDS)}
+PAD_ID, EOS_ID, BOS_ID = TOKEN_OF[PAD], TOKEN_OF[EOS], TOKEN_OF[BOS]
+
+
+def encode(words: Iterable[str]) -> list[int]:
+    """Return the token ids of words of the vocabulary; KeyError for any other."""
+    return [TOKEN_OF[word] for word in words]
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Write tokenizer.json and tokenizer_config.json into a model folder (created if need be).
+
+    Words are separated by whitespace and come back joined by one space each; a word outside the
+    vocabulary is an error. The tags of the template are ordinary words, so that decoding keeps them
+    whatever it does with special tokens.
+    """
+    tokenizer = Tokenizer(WordLevel(dict(TOKEN_OF)))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    tokenizer.add_special_tokens([PAD, EOS, BOS])
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": PAD,
+        "eos_token": EOS,
+        "bos_token": BOS,
+        "clean_up_tokenization_spaces": False,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
