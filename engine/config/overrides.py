@@ -43,6 +43,8 @@ def _parse(override: str) -> tuple[tuple[str, ...], Any]:
         value, _ = parse(text)
     except DocumentError as error:
         raise ValueError(f"expected a YAML value, found {text!r} ({error})") from None
+    if isinstance(value, str) and text.strip().startswith(value):
+        value = text.strip()  # in "run_dir=runs/try #2" the number sign begins no comment
     return path, value
 
 

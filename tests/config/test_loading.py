@@ -59,6 +59,13 @@ def test_every_override_of_a_leaf_is_the_saved_value(tmp_path: Path):
     assert (config.layout.processes, config.layout.tp, config.layout.dp) == (2, 2, 1)
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"), [("runs/try #2", "runs/try #2"), ("'a: b'", "a: b"), ("~/runs", "~/runs")]
+)
+def test_a_text_is_taken_as_the_shell_gave_it(written: str, meant: str):
+    assert load(ZeroConfig, QUICKSTART, [f"run_dir={written}"]).run_dir == Path(meant)
+
+
 def test_the_last_of_two_overrides_counts():
     assert load(ZeroConfig, QUICKSTART, ["steps=7", "steps=8"]).steps == 8
 
