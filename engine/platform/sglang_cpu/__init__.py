@@ -1,0 +1,1 @@
+"""SGLang's unmodified server on a machine without a GPU."""
