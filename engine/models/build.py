@@ -58,7 +58,7 @@ def _reduce_experts_over_their_own_ranks(model: torch.nn.Module) -> None:
     """
     for name, parameter in model.named_parameters():
         if ".experts." in name:
-            parameter.allreduce = False  # type: ignore[attr-defined]
+            parameter.allreduce = False
 
 
 def rope_theta(config: HuggingFaceConfig) -> float:

@@ -29,7 +29,7 @@ def install() -> None:
     """Replace ``torch.cuda``'s vocabulary in this process. Idempotent; nothing where a GPU is."""
     if torch.cuda.is_available() or getattr(torch.cuda, "_means_cpu", False):
         return
-    torch.cuda._means_cpu = True  # type: ignore[attr-defined]
+    torch.cuda._means_cpu = True
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
     _replace_devices()
     _replace_streams_and_memory()
@@ -47,8 +47,8 @@ class _Stream:
     def __enter__(self) -> _Stream:
         return self
 
-    def __exit__(self, *args: Any) -> bool:
-        return False
+    def __exit__(self, *args: Any) -> None:
+        """Nothing to leave."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Stream)
@@ -144,7 +144,7 @@ def _replace_tensor_vocabulary() -> None:
     tensor.cuda = lambda self, *args, **kwargs: self
     tensor.record_stream = _nothing()
     tensor.pin_memory = lambda self, *args: self
-    torch.nn.Module.cuda = lambda self, *args: self  # type: ignore[method-assign, assignment]
+    torch.nn.Module.cuda = lambda self, *args: self
     # megatron's optimizer compares Tensor.type() with "torch.cuda.FloatTensor".
     type_of = tensor.type
 

@@ -44,9 +44,7 @@ class _LogProbability(torch.autograd.Function):
         return sums[2] - log_total, entropy
 
     @staticmethod
-    def backward(  # type: ignore[override]
-        ctx: Any, grad_chosen: Tensor, grad_entropy: Tensor
-    ) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad_chosen: Tensor, grad_entropy: Tensor) -> tuple[Tensor, None, None]:
         log_p, here, column, entropy = ctx.saved_tensors
         p = log_p.exp()
         grad = -grad_chosen.unsqueeze(-1) * p

@@ -24,4 +24,4 @@ class RMSNorm(torch.nn.RMSNorm):
             dtype=config.params_dtype,
             device=torch.cuda.current_device(),
         )
-        self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
+        self.weight.sequence_parallel = config.sequence_parallel
