@@ -78,9 +78,12 @@ def main() -> None:
     config = read(Config, "recipes.base")
     if os.environ.get("R1_ROLE") != "trainer":
         raise RunError("start a run with: python -m launchers.local recipes.base CONFIG")
-    from recipes import base_training
+    from engine.platform import accelerator
 
-    base_training.main(config)
+    accelerator.prepare(int(os.environ["LOCAL_RANK"]))
+    from recipes import base_training  # imports megatron, so only now
+
+    base_training.train(config)
 
 
 if __name__ == "__main__":

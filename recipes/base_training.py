@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -33,7 +32,6 @@ from engine.parallel.groups import (
     process_groups,
     row_multiple,
 )
-from engine.platform import accelerator
 from engine.training.forward import log_probabilities
 from engine.training.policy import Policy
 from engine.weights.export import Exporter
@@ -60,9 +58,8 @@ class WeightedRow:
     weights: Tensor
 
 
-def main(config: BaseConfig) -> None:
-    """Entry of one trainer rank."""
-    accelerator.prepare(int(os.environ["LOCAL_RANK"]))
+def train(config: BaseConfig) -> None:
+    """Next-token training, stage after stage."""
     with process_groups(config.layout, config.seed):
         run = BaseRun(config)
         for step in range(run.first_step, config.steps):

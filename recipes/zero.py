@@ -66,9 +66,12 @@ def main() -> None:
     config = read(Config, "recipes.zero")
     role = os.environ.get("R1_ROLE")
     if role == "trainer":
-        from recipes import zero_training
+        from engine.platform import accelerator
 
-        zero_training.main(config)
+        accelerator.prepare(int(os.environ["LOCAL_RANK"]))
+        from recipes import zero_training  # imports megatron, so only now
+
+        zero_training.train(config)
     elif role == "sampler":
         from recipes import zero_sampling
 

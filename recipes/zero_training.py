@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,7 +20,6 @@ from engine.monitoring import metric_names as names
 from engine.monitoring.phases import Phases
 from engine.monitoring.waiting import wait_for
 from engine.parallel.groups import process_groups
-from engine.platform import accelerator
 from engine.rollout.control import Control, control_address
 from engine.rollout.sample import Sample
 from engine.rollout.server import server_urls
@@ -217,9 +215,3 @@ def _remove_others(folder: Path) -> None:
     for other in folder.parent.iterdir():
         if other != folder:
             shutil.rmtree(other)
-
-
-def main(config: ZeroConfig) -> None:
-    """Entry of one trainer rank."""
-    accelerator.prepare(int(os.environ["LOCAL_RANK"]))
-    train(config)

@@ -13,6 +13,7 @@ from megatron.core import dist_checkpointing, tensor_parallel
 from megatron.core.dist_checkpointing.core import CheckpointingException
 from megatron.core.dist_checkpointing.mapping import ShardedObject
 from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
+from megatron.core.dist_checkpointing.utils import add_prefix_for_sharding
 from megatron.core.optimizer import MegatronOptimizer
 
 from engine.checkpoint.folders import CheckpointFolders
@@ -101,8 +102,9 @@ def _state(training: TrainingState, *, is_loading: bool) -> dict[str, Any]:
         "random": [_random_state()],
     }
     if training.reference is not None:
-        reference = unwrap(training.reference)
-        state["reference"] = reference.sharded_state_dict("reference.", metadata=_METADATA)
+        reference = unwrap(training.reference).sharded_state_dict(metadata=_METADATA)
+        add_prefix_for_sharding(reference, "reference.")  # its keys are the model's otherwise
+        state["reference"] = reference
     return state
 
 

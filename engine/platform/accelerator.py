@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 
 import torch
@@ -51,7 +52,13 @@ def prepare(local_rank: int = 0) -> None:
 
     Args:
         local_rank: index of this process among those of its machine; picks its GPU.
+
+    Raises:
+        RuntimeError: megatron-core has been imported already, and has kept names of its own for
+            what this function replaces.
     """
+    if "megatron.core" in sys.modules:
+        raise RuntimeError("accelerator.prepare() must come before the first import of megatron")
     _quiet_megatron()
     gpu = has_gpu()
     if gpu:
@@ -69,5 +76,6 @@ def prepare(local_rank: int = 0) -> None:
 def _quiet_megatron() -> None:
     """Silence megatron-core's notes on optional packages; environment.json lists what serves."""
     warnings.filterwarnings("ignore", module=r"megatron\.")
-    warnings.filterwarnings("ignore", message=".*(Apex|Transformer Engine|transformer_engine).*")
+    # torch 2.13 renamed collectives that megatron-core 0.16.1 calls by their old names.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     logging.getLogger("megatron.core").setLevel(logging.ERROR)

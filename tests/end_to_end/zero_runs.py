@@ -28,10 +28,10 @@ SMALL = (
 
 
 def base_command(run_dir: Path) -> list[str]:
-    """Make a base model that has learned next to nothing, in seconds."""
+    """Make a base model that has learned the format sometimes and little else, in seconds."""
     stages = [
-        {"corpus": "textbook", "steps": 4, "documents_per_step": 8, "optimizer": {"lr": 0.003}},
-        {"corpus": "web", "steps": 2, "documents_per_step": 8, "optimizer": {"lr": 0.003}},
+        {"corpus": "textbook", "steps": 80, "documents_per_step": 24, "optimizer": {"lr": 0.006}},
+        {"corpus": "web", "steps": 20, "documents_per_step": 24, "optimizer": {"lr": 0.003}},
     ]
     return [
         *(sys.executable, "-m", "launchers.local", "recipes.base", str(QUICKSTART / "base.yaml")),
@@ -39,7 +39,7 @@ def base_command(run_dir: Path) -> list[str]:
         f"stages={json.dumps(stages)}",
         "gate.min_probability=0.0",
         "gate.problems=8",
-        "checkpoint.every=3",
+        "checkpoint.every=50",
     ]
 
 

@@ -143,7 +143,8 @@ def test_samples_of_a_group_differ_and_follow_the_distribution(started, referenc
 def test_a_sample_ends_with_a_stop_token_or_at_its_limit(started):
     prompts = prompts_of_lengths([10] * 8, seed=7)
     stops = (EOS, 5, 6, 7, 8, 9)
-    samples = sum(generate(started, prompts, sampling(n=8, tokens=20, stop_token_ids=stops)), [])
+    groups = generate(started, prompts, sampling(n=8, tokens=20, stop_token_ids=stops))
+    samples = [sample for group in groups for sample in group]
     assert {s.finish_reason for s in samples} == {"stop", "length"}
     for sample in samples:
         assert not set(stops) & set(sample.tokens[:-1])

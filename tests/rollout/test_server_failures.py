@@ -46,7 +46,7 @@ def test_a_stopped_server_hangs_by_name_within_the_limit(started, which):
         with pytest.raises(RunError, match=re.escape(f"server-0 ({server.url}) hangs")) as error:
             asyncio.run(generate_while(server, 3.0, stopped.suspend))
         assert "/generate within 3 s" in str(error.value)
-        with pytest.raises(RunError, match="server-0 .* hangs: no answer to /update_weights"):
+        with pytest.raises(RunError, match=r"server-0 .* hangs: no answer to /update_weights"):
             update_from_disk({server.name: server.url}, server.log.parent, 1, limit_seconds=2.0)
         assert time.monotonic() - begun < 8
     finally:
@@ -84,7 +84,7 @@ def test_a_killed_server_dies_by_name_and_leaves_no_process(started):
     begun = time.monotonic()
     with pytest.raises(RunError, match=re.escape(f"server-1 ({server.url}) died")):
         asyncio.run(generate_while(server, 60.0, server.process.kill))
-    with pytest.raises(RunError, match="server-1 .* died or cannot be reached"):
+    with pytest.raises(RunError, match=r"server-1 .* died or cannot be reached"):
         update_from_disk({server.name: server.url}, server.log.parent, 1, limit_seconds=5.0)
     assert time.monotonic() - begun < 5
     deadline = time.monotonic() + 10
