@@ -83,6 +83,8 @@ def test_the_server_does_not_start_when_sglang_did_not_load_the_plug_in():
         "engine.platform.sglang_cpu.serve",
         "--model-path",
         "/nowhere",
+        "--attention-backend",
+        "cpu_batched",
         SGLANG_PLUGINS="another",
         SGLANG_USE_CPU_ENGINE="1",
     )

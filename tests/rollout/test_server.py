@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from real_server import RealServer, running_servers, urls
-from tiny_models import EOS, VOCABULARY, tiny_qwen3_moe
+from real_servers import two_servers
 from transformers import Qwen3MoeForCausalLM
 
 from engine.errors import RunError
 from engine.rollout.client import Completion, Sampling, connect
 from engine.rollout.weight_update import update_from_disk
+from tools.benchmarks.local_servers import RunningServer, urls
+from tools.benchmarks.tiny_model import EOS, VOCABULARY, tiny_qwen3_moe
 
 pytestmark = pytest.mark.slow
 
@@ -38,8 +39,8 @@ def references(folders: list[Path]) -> list[Qwen3MoeForCausalLM]:
 
 
 @pytest.fixture(scope="module")
-def started(folders: list[Path], tmp_path_factory) -> Iterator[list[RealServer]]:
-    with running_servers(folders[0], tmp_path_factory.mktemp("servers"), count=2) as servers:
+def started(folders: list[Path], tmp_path_factory) -> Iterator[list[RunningServer]]:
+    with two_servers(folders[0], tmp_path_factory.mktemp("servers")) as servers:
         yield servers
 
 
@@ -49,7 +50,7 @@ def sampling(n: int = 1, tokens: int = 30, temperature: float = 1.0, **more) -> 
 
 
 def generate(
-    started: list[RealServer], prompts: Prompts, wanted: Sampling
+    started: list[RunningServer], prompts: Prompts, wanted: Sampling
 ) -> list[list[Completion]]:
     async def ask() -> list[list[Completion]]:
         async with connect(urls(started), request_seconds=120) as client:

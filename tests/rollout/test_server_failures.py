@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from real_server import RealServer, running_servers
-from tiny_models import tiny_qwen3_moe
+from real_servers import two_servers
 
 from engine.errors import RunError
 from engine.rollout.client import Sampling, connect
 from engine.rollout.weight_update import update_from_disk
+from tools.benchmarks.local_servers import RunningServer
+from tools.benchmarks.tiny_model import tiny_qwen3_moe
 
 pytestmark = pytest.mark.slow
 
@@ -21,13 +22,13 @@ LONG = Sampling(n=64, max_new_tokens=900, temperature=1.0, stop_token_ids=())
 
 
 @pytest.fixture(scope="module")
-def started(tmp_path_factory) -> Iterator[list[RealServer]]:
+def started(tmp_path_factory) -> Iterator[list[RunningServer]]:
     model = tiny_qwen3_moe(tmp_path_factory.mktemp("model"), seed=0)
-    with running_servers(model, tmp_path_factory.mktemp("servers"), count=2) as servers:
+    with two_servers(model, tmp_path_factory.mktemp("servers")) as servers:
         yield servers
 
 
-async def generate_while(server: RealServer, limit: float, disturb) -> None:
+async def generate_while(server: RunningServer, limit: float, disturb) -> None:
     """Ask one server for a long group and ``disturb`` it in the middle."""
     async with connect({server.name: server.url}, request_seconds=limit) as client:
         asked = asyncio.create_task(client.generate([5, 6, 7], LONG))

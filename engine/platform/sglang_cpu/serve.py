@@ -19,7 +19,7 @@ def main() -> None:
     """Serve until stopped; the steps are those of ``sglang.launch_server``.
 
     Raises:
-        RuntimeError: SGLang did not load the plug-in.
+        RuntimeError: our attention backend is asked for, but SGLang did not load the plug-in.
     """
     from sglang.launch_server import run_server
     from sglang.srt.plugins import load_plugins
@@ -27,7 +27,8 @@ def main() -> None:
     from sglang.srt.utils import kill_process_tree
 
     load_plugins()
-    plugin.require_registered()
+    if plugin.ATTENTION_BACKEND in sys.argv:
+        plugin.require_registered()
     server_args = prepare_server_args(sys.argv[1:])
     try:
         run_server(server_args)

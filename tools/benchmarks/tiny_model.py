@@ -1,4 +1,4 @@
-"""Tiny Qwen3-MoE folders for the tests of the sampling servers (the quickstart's shape)."""
+"""A tiny Qwen3-MoE folder with random weights: the shape of the quickstart's model."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Measurements of the machine's parts, each a program with --help."""

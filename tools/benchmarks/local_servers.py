@@ -1,0 +1,105 @@
+"""Sampling servers started for a while on this machine, by the command lines that a run uses."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from engine.config.process import Ports
+from engine.errors import RunError
+from engine.rollout.client import connect
+from engine.rollout.server import Server
+
+_LOG_TAIL = 3000
+
+
+class FreePorts:
+    """Free ports of 127.0.0.1 for programs that live for minutes."""
+
+    def __iter__(self) -> Ports:
+        return self
+
+    def __next__(self) -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    def claim(self, port: int, key: str) -> int:
+        """Return ``port``; the server itself will say if it is taken."""
+        return port
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A server that has been started."""
+
+    name: str
+    url: str
+    process: psutil.Process
+    """The HTTP process, parent of the others."""
+    log: Path
+
+    @property
+    def scheduler(self) -> psutil.Process:
+        """The process that computes."""
+        children = self.process.children(recursive=True)
+        return next(c for c in children if c.name().startswith("sglang::sche"))
+
+
+@contextmanager
+def running(
+    described: Sequence[Server], folder: Path, limit_seconds: float
+) -> Iterator[list[RunningServer]]:
+    """Start the servers with logs in ``folder``, wait until they are healthy, kill them at the end.
+
+    Raises:
+        RunError: a server was not healthy within the limit; with the end of its log.
+    """
+    started: list[RunningServer] = []
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        for server in described:
+            log = folder / f"{server.name}.log"
+            with log.open("wb") as out:
+                process = subprocess.Popen(
+                    server.process.command,
+                    env=os.environ | dict(server.process.env),
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            processes.append(process)
+            running_process = psutil.Process(process.pid)
+            started.append(RunningServer(server.name, server.url, running_process, log))
+        asyncio.run(_healthy(started, limit_seconds))
+        yield started
+    finally:
+        for process in processes:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def urls(started: Sequence[RunningServer]) -> dict[str, str]:
+    """Name and base URL, as clients take them."""
+    return {server.name: server.url for server in started}
+
+
+async def _healthy(started: list[RunningServer], limit_seconds: float) -> None:
+    async with connect(urls(started), limit_seconds) as client:
+        try:
+            await client.wait_until_healthy(limit_seconds, lambda word: None)
+        except RunError as error:
+            tails = "".join(
+                f"\n--- {server.log}\n{server.log.read_text(errors='replace')[-_LOG_TAIL:]}"
+                for server in started
+            )
+            raise RunError(f"{error}{tails}") from None
