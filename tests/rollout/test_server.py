@@ -1,6 +1,7 @@
 """What the real SGLang server says about its samples is what transformers computes.
 
-Two servers, one start of them for all tests here; groups are spread over both.
+One start of two servers for all tests here, the second with tensor parallelism 2; groups are spread
+over both.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from real_servers import two_servers
+from real_servers import real_servers
 from transformers import Qwen3MoeForCausalLM
 
 from engine.errors import RunError
@@ -40,7 +41,7 @@ def references(folders: list[Path]) -> list[Qwen3MoeForCausalLM]:
 
 @pytest.fixture(scope="module")
 def started(folders: list[Path], tmp_path_factory) -> Iterator[list[RunningServer]]:
-    with two_servers(folders[0], tmp_path_factory.mktemp("servers")) as servers:
+    with real_servers(folders[0], tmp_path_factory.mktemp("servers"), tp=(1, 2)) as servers:
         yield servers
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from real_servers import two_servers
+from real_servers import real_servers
 
 from engine.errors import RunError
 from engine.rollout.client import Sampling, connect
@@ -24,7 +24,7 @@ LONG = Sampling(n=64, max_new_tokens=900, temperature=1.0, stop_token_ids=())
 @pytest.fixture(scope="module")
 def started(tmp_path_factory) -> Iterator[list[RunningServer]]:
     model = tiny_qwen3_moe(tmp_path_factory.mktemp("model"), seed=0)
-    with two_servers(model, tmp_path_factory.mktemp("servers")) as servers:
+    with real_servers(model, tmp_path_factory.mktemp("servers"), tp=(1, 1)) as servers:
         yield servers
 
 
