@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from pathlib import Path
 
 from engine.config.command_line import read
 from engine.config.process import Ports, Process
@@ -49,20 +48,15 @@ def processes(config: Config, ports: Ports) -> list[Process]:
     ]
 
 
-def result_file(config: Config) -> Path:
-    """Written last: what the base is, and the configuration that made it."""
-    return config.run_dir / "base.json"
-
-
 def is_made(config: Config) -> bool:
     """Whether the base of this configuration is finished.
 
     Raises:
         RunError: another configuration's is.
     """
-    if not result_file(config).is_file():
+    if not config.result_file.is_file():
         return False
-    made = json.loads(result_file(config).read_text())["config"]
+    made = json.loads(config.result_file.read_text())["config"]
     wanted = config.model_dump(mode="json")
     differing = [key for key in wanted if key != "run_dir" and wanted[key] != made.get(key)]
     if differing:

@@ -54,6 +54,11 @@ class BaseConfig(Section):
     checkpoint: CheckpointConfig
 
     @property
+    def result_file(self) -> Path:
+        """Written last: what the base can do, and the configuration that made it."""
+        return self.run_dir / "base.json"
+
+    @property
     def steps(self) -> int:
         """Updates of all stages together."""
         return sum(stage.steps for stage in self.stages)

@@ -35,7 +35,6 @@ from engine.parallel.groups import (
 from engine.training.forward import log_probabilities
 from engine.training.policy import Policy
 from engine.weights.export import Exporter
-from recipes.base import result_file
 from recipes.base_config import BaseConfig
 from recipes.chain_task.corpus import Corpus
 from recipes.chain_task.gate import forced_trace
@@ -241,7 +240,7 @@ class BaseRecord:
     def finish(self, gate: float) -> None:
         """Write the result; its presence says that the base is made."""
         result = {"gate_probability": gate, "config": self.config.model_dump(mode="json")}
-        replace_text(result_file(self.config), json.dumps(result, indent=2))
+        replace_text(self.config.result_file, json.dumps(result, indent=2))
         self.console.say(f"base model in {self.config.run_dir / 'model'}, gate {gate:.3f}")
         self.console.close()
         self.recorder.close()

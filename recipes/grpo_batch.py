@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,9 +17,10 @@ from engine.data.packing import PackedRow, pack
 from engine.parallel.groups import data_rank, data_ranks, row_multiple
 from engine.rollout.sample import Sample
 from engine.training.forward import log_probabilities
-from engine.training.parity import NOTHING, Mismatch, over_ranks, worst_of
+from engine.training.parity import Comparison, behind_ties, compare, over_ranks
 from engine.training.policy import Policy
 from engine.training.reference import Reference
+from engine.training.routing_margin import RoutingMargins
 
 
 @dataclass
@@ -86,32 +87,35 @@ class GrpoBatch:
     def _rows(self) -> list[GrpoRow]:
         return [row for minibatch in self.minibatches for row in minibatch.rows]
 
-    def score_policy(self, policy: Policy) -> Mismatch:
+    def score_policy(self, policy: Policy, tie: float) -> Comparison:
         """Fill in the old log-probabilities: the policy's own, before the first update.
 
+        Args:
+            tie: routing margins below it are ties.
+
         Returns:
-            The worst disagreement with the sampler's, over all ranks.
+            How they compare with the sampler's, over all ranks.
         """
-        found = log_probabilities(policy.model, self._rows, policy.temperature)
-        worst = NOTHING
-        for row, logp in _paired(self._rows, found):
+        rows = self._rows
+        with RoutingMargins(policy.model) as margins:
+            found = log_probabilities(policy.model, rows, policy.temperature)
+        compared = Comparison()
+        for row, logp, margin in zip(rows, found or [], margins.of(rows), strict=False):
             row.old_logp = logp
-            names = [f"sample {s.index} of prompt {s.prompt_id}" for s in row.samples]
-            sampler = [torch.tensor(s.logprobs, device=logp.device) for s in row.samples]
-            worst = max(worst, worst_of(names, row.packed.gather(logp), sampler))
-        return over_ranks(worst)
+            behind_tie = behind_ties(margin, row.packed.cu_seqlens, tie)
+            for sample, ours, left_out in zip(
+                row.samples, row.packed.gather(logp), row.packed.gather(behind_tie), strict=True
+            ):
+                name = f"sample {sample.index} of prompt {sample.prompt_id}"
+                theirs = torch.tensor(sample.logprobs, device=ours.device)
+                compared += compare(name, ours, theirs, left_out)
+        return over_ranks(compared)
 
     def score_reference(self, reference: Reference, temperature: float) -> None:
         """Fill in the reference model's log-probabilities."""
         found = reference.log_probabilities(self._rows, temperature)
-        for row, logp in _paired(self._rows, found):
+        for row, logp in zip(self._rows, found or [], strict=False):
             row.reference_logp = logp
-
-
-def _paired(
-    rows: Sequence[GrpoRow], found: list[Tensor] | None
-) -> Iterator[tuple[GrpoRow, Tensor]]:
-    return zip(rows, found, strict=True) if found is not None else iter(())
 
 
 def _row(samples: list[Sample], advantages: Tensor, minibatch_samples: int) -> GrpoRow:

@@ -78,11 +78,12 @@ class ZeroRun:
         self.checkpoints = CheckpointFolders(config.run_dir / "checkpoints", config.checkpoint.keep)
         self.first_step = self._resume()
         self.control = _control()
-        self.report = ZeroRecord(config, self.first_step) if dist.get_rank() == 0 else None
-        servers = config.servers
-        self._wait_for("the servers", self.control.servers_ready, servers.start_seconds)
+        if dist.get_rank() == 0:
+            print(f"policy ready at step {self.first_step}; waiting for the servers", flush=True)
+        self._wait_for("the servers", self.control.servers_ready, config.servers.start_seconds)
         self.push(self.first_step)
         self.phases.take()  # the start belongs to no step
+        self.report = ZeroRecord(config, self.first_step) if dist.get_rank() == 0 else None
 
     def wait_for_rollout(self, step: int) -> list[Sample]:
         """The samples of ``step``, made by the weights of version ``step``."""
@@ -109,9 +110,8 @@ class ZeroRun:
                 seed=config.seed * 1_000_003 + step,  # another split in each step of each run
             )
         with self.phases("log_probabilities"):
-            worst = batch.score_policy(self.policy)
-            self.logprob_difference = worst.difference
-            parity.hold(worst, config.parity.max_logprob_difference, version=step)
+            self.compared = batch.score_policy(self.policy, config.parity.routing_tie)
+            parity.hold(self.compared.worst, config.parity.max_logprob_difference, version=step)
         with self.phases("reference"):
             batch.score_reference(self.reference, config.rollout.temperature)
         return batch
@@ -142,7 +142,9 @@ class ZeroRun:
         return {
             **{names.TRAINING_PREFIX + name: value for name, value in means.items()},
             names.LEARNING_RATE: rate,
-            names.MAX_LOGPROB_DIFFERENCE: self.logprob_difference,
+            names.MAX_LOGPROB_DIFFERENCE: self.compared.worst.difference,
+            names.BEHIND_ROUTING_TIES: self.compared.left_out
+            / (self.compared.compared + self.compared.left_out),
             names.GROUPS_WITHOUT_SIGNAL: batch.silent_groups / config.rollout.prompts_per_step,
         }
 

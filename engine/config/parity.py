@@ -13,3 +13,9 @@ class ParityConfig(Section):
     max_logprob_difference: float = Field(
         gt=0, description="largest difference of any token, in nats; above it the run stops"
     )
+    routing_tie: float = Field(
+        1.0e-4,
+        ge=0,
+        description="margin of router scores below which experts are tied: rounding then decides "
+        "between them, and that token and the rest of its sample are not compared",
+    )

@@ -34,6 +34,7 @@ CLIP_FRACTION = "training/clip_fraction"
 GRADIENT_NORM = "training/gradient_norm"  # before clipping
 LEARNING_RATE = "training/learning_rate"
 MAX_LOGPROB_DIFFERENCE = "parity/max_logprob_difference"  # nats, trainer against sampler
+BEHIND_ROUTING_TIES = "parity/behind_routing_ties"  # share of tokens that are not compared
 EXPERT_IMBALANCE_PREFIX = "experts/imbalance/"  # + layer: largest load / mean load, 1 is balanced
 
 # Held-out problems

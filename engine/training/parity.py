@@ -3,13 +3,17 @@
 Trainer and servers are different programs on the same weights. If they disagree, the policy that
 is improved is not the one that answered, and training drifts without any error; so every rollout
 is compared before it is used, and above a limit the run stops.
+
+Left out are tokens behind a routing tie of their sample (``routing_margin``): there the two may
+have chosen different experts, and both are right.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -28,47 +32,81 @@ class Mismatch:
         trainer, sampler: the two log-probabilities.
     """
 
-    difference: float
-    sample: str
-    position: int
-    trainer: float
-    sampler: float
+    difference: float = 0.0
+    sample: str = ""
+    position: int = 0
+    trainer: float = 0.0
+    sampler: float = 0.0
 
 
-NOTHING = Mismatch(0.0, "", 0, 0.0, 0.0)
+@dataclass(frozen=True)
+class Comparison:
+    """What was found among some samples.
+
+    Attributes:
+        worst: the largest disagreement of the tokens that are compared.
+        compared: how many tokens those are.
+        left_out: response tokens behind a routing tie.
+    """
+
+    worst: Mismatch = Mismatch()
+    compared: int = 0
+    left_out: int = 0
+
+    def __add__(self, other: Comparison) -> Comparison:
+        """Both together."""
+        return Comparison(
+            max(self.worst, other.worst),
+            self.compared + other.compared,
+            self.left_out + other.left_out,
+        )
 
 
-def worst_of(
-    names: Sequence[str], trainer: Sequence[Tensor], sampler: Sequence[Tensor]
-) -> Mismatch:
-    """The largest disagreement among samples; NaN counts as infinite.
+def compare(name: str, trainer: Tensor, sampler: Tensor, behind_tie: Tensor) -> Comparison:
+    """Compare one sample; NaN counts as infinite.
 
     Args:
-        names: what each sample is called.
-        trainer, sampler: for each sample its response's log-probabilities, float [tokens].
+        name: what the sample is called.
+        trainer, sampler: its response's log-probabilities, float [tokens].
+        behind_tie: bool [tokens], True for tokens that are left out.
     """
-    worst = NOTHING
-    for name, ours, theirs in zip(names, trainer, sampler, strict=True):
-        if not len(ours):
-            continue
-        difference = (ours - theirs).abs().nan_to_num(nan=float("inf"), posinf=float("inf"))
-        position = int(difference.argmax())
-        here = Mismatch(
-            float(difference[position]),
-            name,
-            position,
-            float(ours[position]),
-            float(theirs[position]),
-        )
-        worst = max(worst, here)
-    return worst
+    left_out = int(behind_tie.sum())
+    if left_out == len(trainer):
+        return Comparison(left_out=left_out)
+    difference = (trainer - sampler).abs().nan_to_num(nan=float("inf"), posinf=float("inf"))
+    difference = difference.masked_fill(behind_tie, -1.0)
+    position = int(difference.argmax())
+    worst = Mismatch(
+        float(difference[position]),
+        name,
+        position,
+        float(trainer[position]),
+        float(sampler[position]),
+    )
+    return Comparison(worst, len(trainer) - left_out, left_out)
 
 
-def over_ranks(mine: Mismatch) -> Mismatch:
-    """The worst of all ranks, on all ranks. Only ranks that hold log-probabilities have a say."""
-    found: list[Mismatch] = [NOTHING] * dist.get_world_size()
-    dist.all_gather_object(found, mine if counts_its_tokens() else NOTHING)
-    return max(found)
+def behind_ties(margins: Tensor, bounds: Tensor, tie: float) -> Tensor:
+    """Which tokens of a packed row come at or after a routing tie of their own sample.
+
+    Args:
+        margins: float [tokens], see ``routing_margin``.
+        bounds: int [samples + 1], where each sample begins and the last one ends.
+        tie: margins below it are ties.
+
+    Returns:
+        bool [tokens].
+    """
+    ties = (margins < tie).int()
+    parts = [ties[start:end].cummax(0).values for start, end in pairwise(bounds.tolist())]
+    return torch.cat(parts).bool()
+
+
+def over_ranks(mine: Comparison) -> Comparison:
+    """What all ranks found, on all ranks. Only ranks that hold log-probabilities have a say."""
+    found = [Comparison()] * dist.get_world_size()
+    dist.all_gather_object(found, mine if counts_its_tokens() else Comparison())
+    return sum(found, Comparison())
 
 
 def hold(worst: Mismatch, limit: float, version: int) -> None:

@@ -1,4 +1,4 @@
-"""The parity gate finds the worst token and names it."""
+"""The parity gate finds the worst token and names it; only routing ties are left out."""
 
 import pytest
 import torch
@@ -6,7 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import RunError
-from engine.training.parity import NOTHING, hold, worst_of
+from engine.training.parity import Comparison, Mismatch, behind_ties, compare, hold
+from engine.training.routing_margin import margin
+
+
+def all_compared(tensor):
+    return torch.zeros(len(tensor), dtype=torch.bool)
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=5), st.randoms())
@@ -14,31 +19,72 @@ def test_the_worst_token_is_found_wherever_it_is(sizes, random):
     trainer = [torch.zeros(size) for size in sizes]
     sampler = [torch.full((size,), 1e-6) for size in sizes]
     places = [(s, p) for s, size in enumerate(sizes) for p in range(size)]
+    if places:
+        sample, position = random.choice(places)
+        sampler[sample][position] = -0.5
+    found = [
+        compare(f"sample {number}", ours, theirs, all_compared(ours))
+        for number, (ours, theirs) in enumerate(zip(trainer, sampler, strict=True))
+    ]
+    total = sum(found, Comparison())
+    assert (total.compared, total.left_out) == (sum(sizes), 0)
     if not places:
-        assert worst_of([""] * len(sizes), trainer, sampler) == NOTHING
+        assert total.worst == Mismatch()
         return
-    sample, position = random.choice(places)
-    sampler[sample][position] = -0.5
-    worst = worst_of([f"sample {s}" for s in range(len(sizes))], trainer, sampler)
-    assert (worst.sample, worst.position) == (f"sample {sample}", position)
-    assert worst.difference == worst.trainer - worst.sampler == 0.5
+    assert (total.worst.sample, total.worst.position) == (f"sample {sample}", position)
+    assert total.worst.difference == total.worst.trainer - total.worst.sampler == 0.5
+
+
+def one_token(trainer, sampler, left_out=False):
+    return compare(
+        "sample 2 of prompt 7+1",
+        torch.tensor([trainer]),
+        torch.tensor([sampler]),
+        torch.tensor([left_out]),
+    )
 
 
 def test_within_the_limit_nothing_happens():
-    worst = worst_of(["a"], [torch.tensor([-1.0])], [torch.tensor([-1.00005])])
-    hold(worst, 1e-4, version=3)
+    hold(one_token(-1.0, -1.00005).worst, 1e-4, version=3)
 
 
 def test_above_the_limit_the_run_stops_with_names_and_numbers():
-    worst = worst_of(["sample 2 of prompt 7+1"], [torch.tensor([-1.0])], [torch.tensor([-1.5])])
     with pytest.raises(RunError) as stopped:
-        hold(worst, 1e-4, version=3)
+        hold(one_token(-1.0, -1.5).worst, 1e-4, version=3)
     for part in ("version 3", "token 0 of sample 2 of prompt 7+1", "-1.000000", "-1.500000"):
         assert part in str(stopped.value)
     assert "parity.max_logprob_difference = 1.0e-04" in str(stopped.value)
 
 
 def test_nan_never_passes():
-    worst = worst_of(["a"], [torch.tensor([float("nan")])], [torch.tensor([-1.0])])
     with pytest.raises(RunError):
-        hold(worst, 1e9, version=0)
+        hold(one_token(float("nan"), -1.0).worst, 1e9, version=0)
+
+
+def test_what_is_left_out_is_counted_and_never_the_worst():
+    found = one_token(-1.0, -9.0, left_out=True)
+    assert found == Comparison(Mismatch(), compared=0, left_out=1)
+
+
+def test_a_tie_leaves_out_the_rest_of_its_own_sample_only():
+    margins = torch.tensor([1.0, 1e-7, 1.0, 1.0, 1.0, 1e-7])
+    bounds = torch.tensor([0, 3, 5, 6])
+    assert behind_ties(margins, bounds, tie=1e-4).tolist() == [
+        False,
+        True,
+        True,
+        False,
+        False,
+        True,
+    ]
+    assert not behind_ties(margins, bounds, tie=0.0).any()
+
+
+def test_the_margin_is_between_the_last_chosen_and_the_first_left_out():
+    logits = torch.tensor([[3.0, 1.0, 2.0, 0.5]])
+    assert margin(logits, 2, "softmax", None).item() == 1.0
+    assert margin(logits, 4, "softmax", None).item() == float("inf")
+    # DeepSeek-V3 chooses by sigmoid(logits) + bias
+    bias = torch.tensor([0.0, 10.0, 0.0, 0.0])
+    expected = torch.sigmoid(torch.tensor(3.0)) - torch.sigmoid(torch.tensor(2.0))
+    assert margin(logits, 2, "sigmoid", bias).item() == pytest.approx(expected.item())

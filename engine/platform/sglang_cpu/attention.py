@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class DecodeGroup:
     """B requests with one new token each, and up to K keys."""
 
-    rows: torch.Tensor
-    """[B] positions of the requests in the batch."""
+    rows: torch.Tensor | slice
+    """[B] positions of the requests in the batch; a slice where it is the whole batch."""
     slots: torch.Tensor
     """[B, K] slots of their keys and values in the cache."""
     mask: torch.Tensor
@@ -69,9 +69,10 @@ class BatchedAttention(TorchNativeAttnBackend):
 
     def _decode_groups(self, batch: ForwardBatch) -> list[DecodeGroup]:
         lengths = batch.seq_lens.tolist()
+        split = groups([1] * len(lengths), lengths)
         result = []
-        for members in groups([1] * len(lengths), lengths):
-            rows = torch.tensor(members)
+        for members in split:
+            rows = slice(None) if len(split) == 1 else torch.tensor(members)
             slots, real = self._keys(batch, rows, max(lengths[i] for i in members))
             result.append(DecodeGroup(rows, slots, real[:, None, None]))
         return result
@@ -98,7 +99,7 @@ class BatchedAttention(TorchNativeAttnBackend):
         return result
 
     def _keys(
-        self, batch: ForwardBatch, rows: torch.Tensor, longest: int
+        self, batch: ForwardBatch, rows: torch.Tensor | slice, longest: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the cache slots [B, K] of the requests and which of them are no padding."""
         table = self.req_to_token_pool.req_to_token[:, :longest]

@@ -1,0 +1,97 @@
+"""How narrowly each token's experts were chosen.
+
+Top-k routing is a step function: where the last chosen and the first left-out expert have almost
+the same score, two correct programs may choose differently for no more than rounding, and the
+token's output then differs visibly. Such ties are rare (about one token in 10,000 lies within
+1e-4), but over a run they happen, and no kernel is to blame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.transformer.moe.router import TopKRouter
+from torch import Tensor
+
+from engine.training.forward import Row
+
+
+class RoutingMargins:
+    """Records the margins of forward passes that run inside its ``with`` block."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._routers = [module for module in model.modules() if isinstance(module, TopKRouter)]
+        self._seen: list[Tensor] = []
+        self._hooks: list[Any] = []
+
+    def __enter__(self) -> RoutingMargins:
+        self._hooks = [router.register_forward_hook(self._see) for router in self._routers]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    @torch.no_grad()
+    def _see(self, router: Any, inputs: tuple[Tensor, ...], outputs: Any) -> None:
+        logits = router.gating(inputs[0]).flatten(0, -2).float()
+        self._seen.append(margin(logits, router.topk, router.score_function, router.expert_bias))
+
+    def of(self, rows: Sequence[Row]) -> list[Tensor]:
+        """The smallest margin of each token over all layers, for the rows that were run.
+
+        Returns:
+            One float32 tensor [tokens] for each row, equal on all ranks that hold its tokens.
+        """
+        layers = len(self._routers)
+        return [
+            _over_model_ranks(self._seen[i * layers : (i + 1) * layers], len(row.packed.tokens))
+            for i, row in enumerate(rows)
+        ]
+
+
+def margin(logits: Tensor, topk: int, score_function: str, bias: Tensor | None) -> Tensor:
+    """By how much the last chosen expert beats the first that is left out.
+
+    Args:
+        logits: [tokens, experts], the router's.
+        topk: experts chosen for each token.
+        score_function: ``softmax`` keeps the logits' order and is measured on them; ``sigmoid`` is
+            measured on sigmoid(logits) + bias, by which DeepSeek-V3 chooses.
+        bias: [experts], or None.
+
+    Returns:
+        [tokens], >= 0; infinite where no expert is left out.
+    """
+    scores = logits if score_function == "softmax" else torch.sigmoid(logits)
+    if bias is not None:
+        scores = scores + bias
+    if topk >= scores.shape[-1]:
+        return torch.full_like(scores[:, 0], float("inf"))
+    best = scores.topk(topk + 1, dim=-1).values
+    return best[:, -2] - best[:, -1]
+
+
+def _over_model_ranks(layers: Sequence[Tensor], tokens: int) -> Tensor:
+    """Bring together what tensor-parallel ranks saw of a row's tokens and stages of its layers."""
+    tensor_ranks = parallel_state.get_tensor_model_parallel_world_size()
+    device = torch.cuda.current_device()
+    mine = torch.full((tokens // tensor_ranks,), float("inf"), device=device)
+    for layer in layers:
+        mine = torch.minimum(mine, layer)
+    parts = [torch.empty_like(mine) for _ in range(tensor_ranks)]
+    dist.all_gather(parts, mine, group=parallel_state.get_tensor_model_parallel_group())
+    whole = torch.cat(parts)
+    stages = parallel_state.get_pipeline_model_parallel_group()
+    dist.all_reduce(whole, op=dist.ReduceOp.MIN, group=stages)
+    return whole
