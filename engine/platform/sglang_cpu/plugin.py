@@ -62,7 +62,7 @@ def _fork(result: Any, server_args: Any) -> None:
     """Fork the scheduler from the process that has imported everything, instead of spawning it.
 
     SGLang spawns because a CUDA context does not survive a fork. Without one, spawning only means
-    that torch and every model are imported three times: 27 s of CPU time per server instead of 9.
+    that torch and every model are imported three times: 20 s of CPU time per server instead of 9.
     """
     multiprocessing.set_start_method("fork", force=True)
 
