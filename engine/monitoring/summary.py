@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from engine.monitoring import metric_names as names
@@ -44,11 +45,8 @@ def summarize(
     training = [line for line in lines if line.get(names.STEP_SECONDS) is not None]
     seconds = sum(line[names.STEP_SECONDS] for line in training)
     tokens = sum(line.get(names.RESPONSE_TOKENS) or 0 for line in training)
-    differences = [
-        line[names.MAX_LOGPROB_DIFFERENCE]
-        for line in lines
-        if line.get(names.MAX_LOGPROB_DIFFERENCE) is not None
-    ]
+    differences = _all(lines, names.MAX_LOGPROB_DIFFERENCE)
+    behind_ties = _all(lines, names.BEHIND_ROUTING_TIES)
     return {
         "base_accuracy": base.accuracy,
         "final_accuracy": final.accuracy,
@@ -62,8 +60,14 @@ def summarize(
         "seconds_by_phase": seconds_by_phase(training),
         "tokens_per_second": tokens / seconds if seconds else None,
         "max_logprob_difference": max(differences, default=None),
+        "behind_routing_ties": fmean(behind_ties) if behind_ties else None,
         "seed": seed,
     }
+
+
+def _all(lines: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    """Every line's value of a metric, where it has one."""
+    return [line[name] for line in lines if line.get(name) is not None]
 
 
 def seconds_by_phase(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -17,6 +17,7 @@ def step(number: int, seconds: float, tokens: int, difference: float) -> dict:
         "speed/seconds_per_step": seconds,
         "rollout/tokens": tokens,
         "parity/max_logprob_difference": difference,
+        "parity/behind_routing_ties": 0.25 * number,
         "seconds/rollout": seconds - 1,
         "seconds/update": 1.0,
     }
@@ -41,6 +42,7 @@ def test_hand_computed_summary() -> None:
         "seconds_by_phase": {"rollout": 3.0, "update": 2.0},
         "tokens_per_second": 300.0,
         "max_logprob_difference": 4e-6,
+        "behind_routing_ties": 0.125,
         "seed": 3,
     }
 
