@@ -1,4 +1,4 @@
-"""The quickstart's base model: pre-trained on the spot, for none can be downloaded everywhere.
+"""The quickstart's base model, pre-trained on the spot: nothing has to be downloaded.
 
     python -m launchers.local recipes.base recipes/configs/quickstart/base.yaml [key=value ...]
 

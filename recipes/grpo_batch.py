@@ -53,6 +53,7 @@ class GrpoBatch:
     Attributes:
         minibatches: in the order they are trained on.
         silent_groups: groups whose rewards are all equal; their advantages are exactly 0.
+        comparison: how old log-probabilities compare with the sampler's, over all ranks.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class GrpoBatch:
         groups = torch.tensor([sample.group for sample in samples])
         advantages = group_advantages(rewards, groups)
         self.silent_groups = groups_without_signal(rewards, groups)
+        self.comparison = Comparison()
         lengths = [len(s.prompt_tokens) + len(s.tokens) - 1 for s in samples]
         plan = plan_minibatches(
             lengths, grpo.minibatches, data_ranks(), tokens_per_microbatch, seed
@@ -87,14 +89,12 @@ class GrpoBatch:
     def _rows(self) -> list[GrpoRow]:
         return [row for minibatch in self.minibatches for row in minibatch.rows]
 
-    def score_policy(self, policy: Policy, tie: float) -> Comparison:
-        """Fill in the old log-probabilities: the policy's own, before the first update.
+    def score_policy(self, policy: Policy, tie: float) -> None:
+        """Fill in the old log-probabilities, and ``comparison``.
 
         Args:
+            policy: as it is before the first update.
             tie: routing margins below it are ties.
-
-        Returns:
-            How they compare with the sampler's, over all ranks.
         """
         rows = self._rows
         with RoutingMargins(policy.model) as margins:
@@ -109,7 +109,7 @@ class GrpoBatch:
                 name = f"sample {sample.index} of prompt {sample.prompt_id}"
                 theirs = torch.tensor(sample.logprobs, device=ours.device)
                 compared += compare(name, ours, theirs, left_out)
-        return over_ranks(compared)
+        self.comparison = over_ranks(compared)
 
     def score_reference(self, reference: Reference, temperature: float) -> None:
         """Fill in the reference model's log-probabilities."""

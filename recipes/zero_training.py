@@ -110,8 +110,9 @@ class ZeroRun:
                 seed=config.seed * 1_000_003 + step,  # another split in each step of each run
             )
         with self.phases("log_probabilities"):
-            self.compared = batch.score_policy(self.policy, config.parity.routing_tie)
-            parity.hold(self.compared.worst, config.parity.max_logprob_difference, version=step)
+            batch.score_policy(self.policy, config.parity.routing_tie)
+            worst = batch.comparison.worst
+            parity.hold(worst, config.parity.max_logprob_difference, version=step)
         with self.phases("reference"):
             batch.score_reference(self.reference, config.rollout.temperature)
         return batch
@@ -139,12 +140,12 @@ class ZeroRun:
             if (step + 1) % config.grpo.reference_refresh_steps == 0:
                 self.reference.refresh(self.policy, version=step + 1)
         means = {name: sum(u[name] for u in updates) / len(updates) for name in updates[0]}
+        compared = batch.comparison
         return {
             **{names.TRAINING_PREFIX + name: value for name, value in means.items()},
             names.LEARNING_RATE: rate,
-            names.MAX_LOGPROB_DIFFERENCE: self.compared.worst.difference,
-            names.BEHIND_ROUTING_TIES: self.compared.left_out
-            / (self.compared.compared + self.compared.left_out),
+            names.MAX_LOGPROB_DIFFERENCE: compared.worst.difference,
+            names.BEHIND_ROUTING_TIES: compared.share_left_out,
             names.GROUPS_WITHOUT_SIGNAL: batch.silent_groups / config.rollout.prompts_per_step,
         }
 

@@ -53,6 +53,11 @@ class Comparison:
     compared: int = 0
     left_out: int = 0
 
+    @property
+    def share_left_out(self) -> float:
+        """Of all response tokens; 0 where there are none."""
+        return self.left_out / max(1, self.compared + self.left_out)
+
     def __add__(self, other: Comparison) -> Comparison:
         """Both together."""
         return Comparison(
