@@ -11,7 +11,6 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import psutil
@@ -49,7 +48,7 @@ class Launched:
             stdout=theirs,
             stderr=theirs,
             start_new_session=True,
-            preexec_fn=partial(_as_a_shell_starts_it, terminal),
+            preexec_fn=(lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)) if terminal else None,
         )
         os.close(theirs)
         self._collector = threading.Thread(target=self._collect, daemon=True)
@@ -113,14 +112,6 @@ class Launched:
             if not chunk:
                 os.close(self._descriptor)
                 return
-
-
-def _as_a_shell_starts_it(terminal: bool) -> None:
-    """In the child, before the command: signals as usual, and a terminal of its own."""
-    for signum in (signal.SIGINT, signal.SIGHUP):  # ignored, if these tests run under nohup
-        signal.signal(signum, signal.SIG_DFL)
-    if terminal:
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def leftovers(run_dir: Path) -> list[psutil.Process]:
