@@ -49,19 +49,29 @@ class Endpoint:
                 than 200 (with the server's message); an answer that is not JSON.
         """
         body = orjson.dumps(request)
-        return await self._exchange(
+        answer = await self._exchange(
             lambda limit: session.post(self.url + path, data=body, headers=_JSON, timeout=limit),
             path,
             limit_seconds,
         )
+        return self._json(answer, path)
 
     async def get(self, session: aiohttp.ClientSession, path: str, limit_seconds: float) -> Any:
         """Return the JSON found at ``path``; raises RunError as :meth:`post` does."""
+        return self._json(await self._get(session, path, limit_seconds), path)
+
+    async def command(
+        self, session: aiohttp.ClientSession, path: str, limit_seconds: float
+    ) -> None:
+        """Have the server do what ``path`` says; raises RunError as :meth:`post` does."""
+        await self._get(session, path, limit_seconds)
+
+    async def _get(self, session: aiohttp.ClientSession, path: str, limit_seconds: float) -> bytes:
         return await self._exchange(
             lambda limit: session.get(self.url + path, timeout=limit), path, limit_seconds
         )
 
-    async def _exchange(self, send: _Send, path: str, limit_seconds: float) -> Any:
+    async def _exchange(self, send: _Send, path: str, limit_seconds: float) -> bytes:
         try:
             async with send(aiohttp.ClientTimeout(total=limit_seconds)) as response:
                 answer = await response.read()
@@ -77,6 +87,9 @@ class Endpoint:
         self.last_answer = time.monotonic()
         if response.status != 200:
             raise RunError(f"{self} refused {path}: HTTP {response.status}: {_message(answer)}")
+        return answer
+
+    def _json(self, answer: bytes, path: str) -> Any:
         try:
             return orjson.loads(answer)
         except orjson.JSONDecodeError:

@@ -11,19 +11,22 @@ import aiohttp
 from engine.errors import RunError
 from engine.rollout.endpoint import Endpoint, open_session
 
+FLUSH_SECONDS = 10  # for a server that has nothing to do but to notice that
+
 
 def update_from_disk(
     servers: Mapping[str, str], folder: Path, version: int, limit_seconds: float
 ) -> None:
     """Make ``folder`` the weights of all servers (name to base URL), as ``version``.
 
-    The servers load in parallel, each once it has finished the samples it is making, and drop their
-    prefix caches: keys and values of the old weights would give log-probabilities of neither
-    version. When this returns, every server has said that it has the version.
+    The servers load in parallel, each once it has finished the samples it is making, and then drop
+    their prefix caches: keys and values of the old weights would give log-probabilities of neither
+    version. When this returns, every server has said that it has the version. A sample that is
+    asked for in the meantime may still meet the old cache: ask when this has returned.
 
     Args:
         folder: a Hugging Face folder at a path that the servers can read.
-        limit_seconds: for each server, the samples it still finishes included.
+        limit_seconds: for each server and request, the samples it still finishes included.
 
     Raises:
         RunError: servers died, hang, or could not load the folder; all of them are named.
@@ -57,10 +60,13 @@ async def _update(
     version: int,
     limit_seconds: float,
 ) -> None:
-    request = {"model_path": str(folder), "flush_cache": True, "weight_version": str(version)}
+    # To flush in the same request would be a race: a server that has just answered its last sample
+    # may not have put it away yet, and SGLang 0.5.20 dies of an update that cannot flush.
+    request = {"model_path": str(folder), "flush_cache": False, "weight_version": str(version)}
     answer = await endpoint.post(session, "/update_weights_from_disk", request, limit_seconds)
     if not (isinstance(answer, dict) and answer.get("success") is True):
         raise RunError(f"{endpoint} did not load {folder}: {answer}")
+    await endpoint.command(session, f"/flush_cache?timeout={FLUSH_SECONDS}", limit_seconds)
     info = await endpoint.get(session, "/model_info", limit_seconds)
     if info.get("weight_version") != str(version):
         raise RunError(

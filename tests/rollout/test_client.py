@@ -213,7 +213,10 @@ def test_an_update_that_the_server_did_not_take_over_is_noticed():
 
     async def update(found: str) -> None:
         info = answering({"weight_version": found})
-        async with serving(update_weights_from_disk=done, model_info=info) as url:
+        flush = answering("Cache flushed.")
+        async with serving(
+            update_weights_from_disk=done, model_info=info, flush_cache=flush
+        ) as url:
             await _update_all({"server-0": url}, Path("weights/000005"), 5, limit_seconds=5)
 
     asyncio.run(update("5"))

@@ -170,6 +170,14 @@ def test_after_an_update_versions_and_log_probabilities_are_the_new_weights(
         assert worst_difference(references[1 - which], prompts, groups) > 100 * BOUND
 
 
+def test_an_update_right_after_the_last_sample(started, folders):
+    prompts = prompts_of_lengths([12] * 8, seed=12)
+    for version in range(100, 110):
+        update_from_disk(urls(started), folders[0], version, limit_seconds=60)
+        groups = generate(started, prompts, sampling(n=4, tokens=4))
+        assert {s.weight_version for group in groups for s in group} == {version}
+
+
 def test_an_update_in_the_middle_of_a_rollout_leaves_every_sample_with_one_version(
     started, folders, references
 ):
