@@ -13,7 +13,11 @@ repository. Does nothing where it is up to date already.
   test       also what the tests and checkers need
   R1_VENV    the environment's folder, from this repository's root; default: .venv
 
-Needs Python 3.11 or newer and an index of Python packages such as pypi.org.
+  R1_TORCH_INDEX
+              address of a package index with CPU builds of torch, where pip's own has none; without
+              either, the CUDA build is installed, which is much larger
+
+Needs Python 3.11 or newer and an index of Python packages.
 TEXT
 }
 
@@ -66,9 +70,8 @@ pip() { "$python" -m pip --disable-pip-version-check -qq "$@"; }
 
 install_torch_cpu() {
     local cpu_build=$torch+cpu
-    pip install --no-deps --no-compile "$cpu_build" 2> /dev/null && return
     pip install --no-deps --no-compile "$cpu_build" \
-        --extra-index-url https://download.pytorch.org/whl/cpu 2> /dev/null && return
+        ${R1_TORCH_INDEX:+--extra-index-url "$R1_TORCH_INDEX"} 2> /dev/null && return
     say "no CPU build of torch is within reach: installing the CUDA build, which is much larger"
     pip install --no-compile "$torch"
 }
