@@ -36,7 +36,7 @@ def said(overrides: list[str]) -> list[str]:
 
 def test_nothing_is_said_where_all_inputs_are_there(overrides: list[str]):
     assert said(overrides) == []
-    assert load(ZeroConfig, QUICKSTART, overrides, check_inputs=True).steps == 60
+    assert load(ZeroConfig, QUICKSTART, overrides, check_inputs=True).steps == 80
 
 
 def test_every_missing_input_is_named():

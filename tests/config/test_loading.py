@@ -128,7 +128,7 @@ def test_all_problems_are_reported_at_once(tmp_path: Path):
 
 
 def test_a_problem_names_the_line_it_stands_in(tmp_path: Path):
-    file = edited(tmp_path, "steps: 60", "steps: ninety")
+    file = edited(tmp_path, "steps: 80", "steps: ninety")
     line = file.read_text().splitlines().index("steps: ninety") + 1
     assert problems(file=file) == (
         f'{file}: steps: expected an integer >= 1, found "ninety" (line {line})'
@@ -136,7 +136,7 @@ def test_a_problem_names_the_line_it_stands_in(tmp_path: Path):
 
 
 def test_a_missing_key_says_what_it_is_for(tmp_path: Path):
-    message = problems(file=edited(tmp_path, "steps: 60\n", ""))
+    message = problems(file=edited(tmp_path, "steps: 80\n", ""))
     assert re.search(r": steps: missing, expected an integer >= 1: training steps", message)
 
 
