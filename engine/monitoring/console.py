@@ -7,12 +7,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TextIO
 
 from tqdm import tqdm
 
 from engine.monitoring import metric_names as names
+from engine.monitoring.closing import Closing
 
 RECENT_LINES = 10
 
@@ -36,7 +36,7 @@ NEXT_TOKEN = (Column("loss", names.LOSS, "6.4f"),)
 SPEED = Column("", names.TOKENS_PER_SECOND, "7,.0f")
 
 
-class Console:
+class Console(Closing):
     """Prints a line per step; on a terminal a bar with the remaining time stays below the lines.
 
     ::
@@ -103,17 +103,6 @@ class Console:
     def close(self) -> None:
         """Remove the bar."""
         self._bar.close()
-
-    def __enter__(self) -> Console:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _pace(earlier: tuple[int, float], later: tuple[int, float]) -> float:

@@ -8,15 +8,15 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from engine.errors import RunError
+from engine.monitoring.closing import Closing
 from engine.monitoring.files import replace_bytes, writing
 from engine.monitoring.metric_names import STEP
 
 
-class MetricsFile:
+class MetricsFile(Closing):
     """Appends lines, and forgets those of steps that are about to be done again.
 
     Invariants, asserted by tests of their names:
@@ -62,17 +62,6 @@ class MetricsFile:
         # Something is pending only after an append that failed and was reported.
         with suppress(OSError):
             self._file.close()
-
-    def __enter__(self) -> MetricsFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

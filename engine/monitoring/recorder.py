@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import custom_scalars, histogram_raw, text
 
 from engine.monitoring import metric_names as names
+from engine.monitoring.closing import Closing
 from engine.monitoring.event_file import EventFile
 from engine.monitoring.metrics_file import MetricsFile
 from engine.monitoring.shown_samples import ShownSample
@@ -29,7 +29,7 @@ OVERVIEW = {
 }
 
 
-class Recorder:
+class Recorder(Closing):
     """Writes the line and the TensorBoard values of each step."""
 
     def __init__(self, run_dir: Path, first_step: int) -> None:
@@ -80,17 +80,6 @@ class Recorder:
         """Close both files; nothing can be recorded any more."""
         self._events.close()
         self._lines.close()
-
-    def __enter__(self) -> Recorder:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def imbalance(load: Sequence[float]) -> float:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -95,9 +96,9 @@ def measure(options: argparse.Namespace, folder: Path) -> list[Result]:
         temperature=1.0,
         stop_token_ids=(),
     )
-    ours = servers(
+    alike = partial(
+        servers,
         model,
-        FreePorts(),
         count=options.servers,
         port=0,
         tp=1,
@@ -105,16 +106,7 @@ def measure(options: argparse.Namespace, folder: Path) -> list[Result]:
         gpu=False,
         seed=0,
     )
-    native = servers(
-        model,
-        FreePorts(),
-        count=options.servers,
-        port=0,
-        tp=1,
-        max_total_tokens=options.max_total_tokens,
-        gpu=False,
-        seed=0,
-    )
+    ours, native = alike(FreePorts()), alike(FreePorts())
     kinds = {
         "torch_native": [sglang_as_it_comes(server) for server in native],
         ATTENTION_BACKEND: ours,
