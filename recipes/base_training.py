@@ -183,7 +183,7 @@ class BaseRun:
 
 
 def _weighted(samples: list[Document], answer_tokens: int) -> WeightedRow:
-    row = pack(samples, row_multiple()).to(torch.cuda.current_device())
+    row = pack(samples, row_multiple=row_multiple()).to(torch.cuda.current_device())
     lengths = [len(answer) for _, answer in samples]
     return WeightedRow(row, row.spread(token_mean_weights(lengths, answer_tokens)))
 

@@ -119,7 +119,7 @@ class GrpoBatch:
 
 
 def _row(samples: list[Sample], advantages: Tensor, minibatch_samples: int) -> GrpoRow:
-    row = pack([(s.prompt_tokens, s.tokens) for s in samples], row_multiple())
+    row = pack([(s.prompt_tokens, s.tokens) for s in samples], row_multiple=row_multiple())
     row = row.to(torch.cuda.current_device())
     weights = sequence_mean_weights([len(s.tokens) for s in samples], minibatch_samples)
     return GrpoRow(row, samples, row.spread(advantages), row.spread(weights))

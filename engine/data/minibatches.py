@@ -51,7 +51,9 @@ def plan_minibatches(
     - the plan depends on the arguments only
 
     Args:
-        lengths: tokens of each sample, as packed (prompt + response - 1); padding not counted.
+        lengths: positions that each sample takes in a row (``engine.data.packing.padded_length``):
+            prompt + response - 1 tokens, with the sample's own padding under context parallelism.
+            "Tokens" above and below are these. What fills up the row itself is not counted.
         minibatches: number of parts.
         ranks: data-parallel size.
         tokens_per_microbatch: the largest sum of lengths in a row.

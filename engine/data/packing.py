@@ -1,36 +1,44 @@
-"""Several samples in one row, without padding between them.
+"""Several samples in one row, padded only where a layout has to cut them into equal pieces.
 
 A row is one microbatch of batch size 1: attention is kept inside each sample by ``cu_seqlens``
-(the THD layout), so packing changes no number.
+(the THD layout), so packing changes no number. Padding stands behind a sample's own positions,
+where causal attention never looks at it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import accumulate
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+TokenIds = Sequence[int] | npt.NDArray[np.integer[Any]]
+"""Token ids [tokens] as a list, or as a NumPy array of any integer type."""
 
 
 @dataclass(frozen=True)
 class PackedRow:
-    """S samples label-aligned one after another, then padding; T tokens in all.
+    """S samples label-aligned one after another, and perhaps a dummy sample; T tokens in all.
 
-    A sample of P prompt and R response tokens takes P + R - 1 positions: its input is
+    A sample of P prompt and R response tokens has P + R - 1 positions: its input is
     (prompt + response)[:-1], its labels are (prompt + response)[1:], and position t is about the
-    prediction of labels[t]. Its R response positions are the last R of them.
+    prediction of labels[t]. Its R response positions are the last R of them. Padding of its own
+    may follow; it belongs to the sample in ``cu_seqlens``.
     """
 
     tokens: Tensor  # int64 [T], 0 in padding
     labels: Tensor  # int64 [T], 0 in padding
-    position_ids: Tensor  # int64 [T], from 0 in each sample and in the padding
-    cu_seqlens: Tensor  # int32 [S + 1], or [S + 2] where the padding is a dummy sample at the end
+    position_ids: Tensor  # int64 [T], from 0 in each sample, counting on in its padding
+    cu_seqlens: Tensor  # int32 [S + 1], or [S + 2] where a dummy sample of padding fills the row
     padding_mask: Tensor  # bool [T], True on padding
     response_mask: Tensor  # bool [T], True where labels[t] is a response token
     response_lengths: tuple[int, ...]  # S of them
-    longest: int  # positions of the longest sample, the dummy included (max_seqlen of attention)
+    longest: int  # positions of the longest sample, padding included (max_seqlen of attention)
 
     def spread(self, values: Sequence[float] | Tensor) -> Tensor:
         """Give each response token its sample's value: [S] -> [T], 0 elsewhere.
@@ -81,45 +89,67 @@ class PackedRow:
         return placed
 
 
-def pack(samples: Sequence[tuple[Sequence[int], Sequence[int]]], multiple: int = 1) -> PackedRow:
+def padded_length(prompt: int, response: int, sample_multiple: int = 1) -> int:
+    """Positions that a sample of so many tokens takes in a row: what a minibatch plan counts."""
+    return _rounded_up(prompt + response - 1, sample_multiple)
+
+
+def pack(
+    samples: Sequence[tuple[TokenIds, TokenIds]],
+    *,
+    row_multiple: int = 1,
+    sample_multiple: int = 1,
+) -> PackedRow:
     """Pack samples, each (prompt tokens, response tokens), into one row on the CPU.
 
     Args:
         samples: in the row's order. None at all gives a row of padding only: a rank that has run
             out of samples still takes part in every microbatch.
-        multiple: T is rounded up to it, at least once: tensor times context parallel size under
-            sequence parallelism, or the length of every row where a pipeline wants equal ones.
+        row_multiple: T is rounded up to it, at least once, by a dummy sample at the end: tensor
+            times twice the context parallel size under sequence parallelism, or the length of
+            every row where a pipeline wants equal ones. A multiple of ``sample_multiple``.
+        sample_multiple: every sample is padded up to it: 2 x cp under context parallelism, where
+            each sample is cut into as many chunks (``engine.data.context_slices``).
     Raises:
-        ValueError: a sample without prompt or with fewer than two tokens.
+        ValueError: a sample without prompt or with fewer than two tokens, or multiples that do
+            not fit each other.
     """
-    tokens: list[int] = []
-    labels: list[int] = []
-    positions: list[int] = []
-    in_response: list[bool] = []
-    boundaries = [0]
-    for prompt, response in samples:
-        sequence = [*prompt, *response]
-        length = len(sequence) - 1
-        if not prompt or length < 1:
-            raise ValueError(f"a sample needs a prompt and two tokens: {prompt=} {response=}")
-        tokens += sequence[:-1]
-        labels += sequence[1:]
-        positions += range(length)
-        in_response += [False] * (len(prompt) - 1) + [True] * len(response)
-        boundaries.append(boundaries[-1] + length)
-    real = len(tokens)
-    padding = max(multiple, -(-real // multiple) * multiple) - real
-    if padding:
-        positions += range(padding)
-        boundaries.append(real + padding)
-    filler = [0] * padding
+    if row_multiple % sample_multiple:
+        raise ValueError(
+            f"row_multiple must be a multiple of sample_multiple ({sample_multiple}),"
+            f" found {row_multiple}"
+        )
+    if any(not len(prompt) or len(prompt) + len(response) < 2 for prompt, response in samples):
+        raise ValueError("every sample needs a prompt and two tokens, found one that has not")
+    lengths = [padded_length(len(p), len(r), sample_multiple) for p, r in samples]
+    filled = sum(lengths)
+    total = max(row_multiple, _rounded_up(filled, row_multiple))
+    lengths += [total - filled] if total > filled else []
+    boundaries = [0, *accumulate(lengths)]
+    tokens = np.zeros(total, np.int64)
+    labels = np.zeros(total, np.int64)
+    is_real = np.zeros(total, np.bool_)
+    in_response = np.zeros(total, np.bool_)
+    for (prompt, response), start in zip(samples, boundaries, strict=False):
+        sequence = np.empty(len(prompt) + len(response), np.int64)
+        sequence[: len(prompt)] = prompt
+        sequence[len(prompt) :] = response
+        end = start + len(sequence) - 1
+        tokens[start:end] = sequence[:-1]
+        labels[start:end] = sequence[1:]
+        is_real[start:end] = True
+        in_response[end - len(response) : end] = True
     return PackedRow(
-        tokens=torch.tensor(tokens + filler, dtype=torch.int64),
-        labels=torch.tensor(labels + filler, dtype=torch.int64),
-        position_ids=torch.tensor(positions, dtype=torch.int64),
+        tokens=torch.from_numpy(tokens),
+        labels=torch.from_numpy(labels),
+        position_ids=torch.from_numpy(np.concatenate([np.arange(length) for length in lengths])),
         cu_seqlens=torch.tensor(boundaries, dtype=torch.int32),
-        padding_mask=torch.arange(real + padding) >= real,
-        response_mask=torch.tensor(in_response + [False] * padding, dtype=torch.bool),
+        padding_mask=torch.from_numpy(~is_real),
+        response_mask=torch.from_numpy(in_response),
         response_lengths=tuple(len(response) for _, response in samples),
-        longest=max(end - start for start, end in pairwise(boundaries)),
+        longest=max(lengths),
     )
+
+
+def _rounded_up(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple

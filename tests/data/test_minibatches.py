@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.data.minibatches import Minibatch, plan_minibatches
+from engine.data.packing import pack, padded_length
 from engine.errors import RunError
 
 
@@ -147,6 +148,21 @@ def test_a_typical_rollout_fills_its_rows() -> None:
     for minibatch in plan_minibatches(lengths, 2, 2, 2048, seed=1):
         total = sum(lengths[sample] for sample in minibatch.samples)
         assert len(minibatch.rows[0]) <= -(-total // (2 * 2048)) + 1
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=1, max_size=30),
+    st.integers(1, 3),
+    st.integers(1, 3),
+)
+def test_rows_planned_by_padded_lengths_fit_when_samples_are_padded(sizes, ranks, cp) -> None:
+    """Real lengths would not do: three samples of 7 fill a row of 21, padded to 8 they do not."""
+    lengths = [padded_length(prompt, response, 2 * cp) for prompt, response in sizes]
+    (minibatch,) = plan_minibatches(lengths, 1, ranks, 36, seed=0)
+    for row in (row for rank in minibatch.rows for row in rank):
+        samples = [([1] * sizes[i][0], [2] * sizes[i][1]) for i in row]
+        packed = pack(samples, row_multiple=2 * cp, sample_multiple=2 * cp)
+        assert len(packed.tokens) <= 36
 
 
 def test_a_sample_longer_than_a_row_is_refused() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.algorithms.aggregation import sequence_mean_weights
-from engine.data.packing import pack
+from engine.data.packing import pack, padded_length
 
 TOKENS = st.lists(st.integers(1, 99), max_size=6)
 SAMPLES = st.lists(
@@ -19,7 +20,7 @@ SAMPLES = st.lists(
 
 
 def test_hand_computed_row() -> None:
-    row = pack([([5, 6], [7, 8, 9]), ([1], [2])], multiple=4)
+    row = pack([([5, 6], [7, 8, 9]), ([1], [2])], row_multiple=4)
     assert row.tokens.tolist() == [5, 6, 7, 8, 1, 0, 0, 0]
     assert row.labels.tolist() == [6, 7, 8, 9, 2, 0, 0, 0]
     assert row.position_ids.tolist() == [0, 1, 2, 3, 0, 0, 1, 2]
@@ -34,8 +35,30 @@ def test_hand_computed_row() -> None:
     assert [part.tolist() for part in gathered] == [[1, 2, 3], [4]]
 
 
+def test_hand_computed_row_for_context_parallelism() -> None:
+    samples = [([5, 6], [7, 8, 9]), ([1], [2])]
+    row = pack([*samples, ([3, 3], [4])], row_multiple=8, sample_multiple=4)
+    assert row.tokens.tolist() == [5, 6, 7, 8, 1, 0, 0, 0, 3, 3, 0, 0, 0, 0, 0, 0]
+    assert row.labels.tolist() == [6, 7, 8, 9, 2, 0, 0, 0, 3, 4, 0, 0, 0, 0, 0, 0]
+    assert row.position_ids.tolist() == [0, 1, 2, 3] * 4
+    assert row.cu_seqlens.tolist() == [0, 4, 8, 12, 16]
+    real = [True] * 5 + [False] * 3 + [True] * 2 + [False] * 6
+    assert row.padding_mask.tolist() == [not x for x in real]
+    assert row.response_mask.nonzero().flatten().tolist() == [1, 2, 3, 4, 9]
+    assert row.response_lengths == (3, 1, 1)
+    assert row.longest == 4
+
+
+def test_arrays_pack_like_lists() -> None:
+    samples = [([5, 6], [7, 8, 9]), ([1, 2], [])]
+    arrays = [(np.array(p, np.uint16), np.array(r, np.uint16)) for p, r in samples]
+    for name, value in vars(pack(samples, row_multiple=4)).items():
+        other = getattr(pack(arrays, row_multiple=4), name)
+        assert other.equal(value) if isinstance(value, torch.Tensor) else other == value
+
+
 def test_dtypes() -> None:
-    row = pack([([5, 6], [7])], multiple=8)
+    row = pack([([5, 6], [7])], row_multiple=8)
     assert {row.tokens.dtype, row.labels.dtype, row.position_ids.dtype} == {torch.int64}
     assert row.cu_seqlens.dtype == torch.int32
     assert row.padding_mask.dtype == row.response_mask.dtype == torch.bool
@@ -45,7 +68,7 @@ def test_dtypes() -> None:
 
 @pytest.mark.parametrize("multiple", [1, 8])
 def test_an_empty_row_is_a_valid_row(multiple: int) -> None:
-    row = pack([], multiple)
+    row = pack([], row_multiple=multiple)
     assert row.tokens.shape == (multiple,)
     assert row.cu_seqlens.tolist() == [0, multiple]
     assert row.padding_mask.all()
@@ -54,32 +77,42 @@ def test_an_empty_row_is_a_valid_row(multiple: int) -> None:
     assert row.gather(torch.ones(multiple)) == []
 
 
-@given(SAMPLES, st.integers(1, 16))
-def test_a_row_holds_its_samples_and_nothing_else(samples, multiple: int) -> None:
-    row = pack(samples, multiple)
+@given(SAMPLES, st.integers(1, 8), st.integers(1, 4))
+def test_a_row_holds_its_samples_and_nothing_else(samples, of_sample: int, times: int) -> None:
+    multiple = of_sample * times
+    row = pack(samples, row_multiple=multiple, sample_multiple=of_sample)
     total = len(row.tokens)
     assert total % multiple == 0
-    assert total - sum(len(p) + len(r) - 1 for p, r in samples) < multiple or not samples
+    planned = sum(padded_length(len(p), len(r), of_sample) for p, r in samples)
+    assert total - planned < multiple or not samples
     bounds = row.cu_seqlens.tolist()
     assert bounds[0] == 0
     assert bounds[-1] == total
     assert bounds == sorted(set(bounds))
-    for (prompt, response), start, end in zip(samples, bounds, bounds[1:], strict=False):
+    real = 0
+    for (prompt, response), start, padded in zip(samples, bounds, bounds[1:], strict=False):
+        end = start + len(prompt) + len(response) - 1
+        real += end - start
+        assert padded - end < of_sample
+        assert (padded - start) % of_sample == 0
         assert row.tokens[start:end].tolist() == [*prompt, *response][:-1]
         assert row.labels[start:end].tolist() == [*prompt, *response][1:]
-        assert row.position_ids[start:end].tolist() == list(range(end - start))
+        assert row.position_ids[start:padded].tolist() == list(range(padded - start))
         first = start + len(prompt) - 1
-        assert row.response_mask[start:end].nonzero().flatten().tolist() == list(
+        assert row.response_mask[start:padded].nonzero().flatten().tolist() == list(
             range(first - start, end - start)
         )
         assert row.labels[first:end].tolist() == response
-    assert int(row.padding_mask.sum()) == total - bounds[len(samples)]
+        assert not row.padding_mask[start:end].any()
+        assert row.padding_mask[end:padded].all()
+    assert int((~row.padding_mask).sum()) == real
+    assert row.tokens[row.padding_mask].sum() == row.labels[row.padding_mask].sum() == 0
     assert row.longest == max(b - a for a, b in pairwise(bounds))
 
 
-@given(SAMPLES, st.integers(1, 16))
-def test_gather_undoes_scatter_and_spread_adds_up(samples, multiple: int) -> None:
-    row = pack(samples, multiple)
+@given(SAMPLES, st.integers(1, 8), st.integers(1, 4))
+def test_gather_undoes_scatter_and_spread_adds_up(samples, of_sample: int, times: int) -> None:
+    row = pack(samples, row_multiple=of_sample * times, sample_multiple=of_sample)
     values = [[float(10 * i + t) for t in range(len(r))] for i, (_, r) in enumerate(samples)]
     placed = row.scatter(values)
     assert [part.tolist() for part in row.gather(placed)] == values
@@ -90,7 +123,7 @@ def test_gather_undoes_scatter_and_spread_adds_up(samples, multiple: int) -> Non
 
 
 def test_gradients_flow_through_gather() -> None:
-    row = pack([([5, 6], [7, 8]), ([1, 2, 3], [4])], multiple=8)
+    row = pack([([5, 6], [7, 8]), ([1, 2, 3], [4])], row_multiple=8)
     values = torch.zeros(8, requires_grad=True)
     first, second = row.gather(values)
     (first.sum() + 2 * second.sum()).backward()
@@ -107,3 +140,8 @@ def test_a_wrong_number_of_values_is_refused() -> None:
 def test_a_sample_that_predicts_nothing_is_refused(sample) -> None:
     with pytest.raises(ValueError, match="needs a prompt"):
         pack([sample])
+
+
+def test_multiples_that_do_not_fit_each_other_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"row_multiple must be a multiple .* \(4\), found 6"):
+        pack([([1], [2])], row_multiple=6, sample_multiple=4)

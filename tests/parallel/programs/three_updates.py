@@ -39,7 +39,7 @@ class Row:
     """A packed row and the weight of each of its tokens."""
 
     def __init__(self, samples: list, weight: float) -> None:
-        self.packed = pack(samples, row_multiple())
+        self.packed = pack(samples, row_multiple=row_multiple())
         self.weights = self.packed.spread([weight] * len(samples))
 
 
