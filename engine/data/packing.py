@@ -109,7 +109,7 @@ def pack(
             times twice the context parallel size under sequence parallelism, or the length of
             every row where a pipeline wants equal ones. A multiple of ``sample_multiple``.
         sample_multiple: every sample is padded up to it: 2 x cp under context parallelism, where
-            each sample is cut into as many chunks (``engine.data.context_slices``).
+            each sample is cut into as many chunks (``engine.parallel.context_slices``).
     Raises:
         ValueError: a sample without prompt or with fewer than two tokens, or multiples that do
             not fit each other.

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.data.context_slices import row_order, slice_of
 from engine.data.packing import pack
+from engine.parallel.context_slices import row_order, slice_of
 
 RANKS = st.integers(1, 4)
 CHUNKS = st.lists(st.integers(1, 5), min_size=1, max_size=6)  # chunk sizes of the samples
