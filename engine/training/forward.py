@@ -13,7 +13,7 @@ from torch import Tensor
 
 from engine.data.packing import PackedRow
 from engine.models.shards import unwrap
-from engine.training.log_probability import log_probability_and_entropy
+from engine.training.logits import log_probability_and_entropy
 
 
 class Row(Protocol):

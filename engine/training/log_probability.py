@@ -1,16 +1,89 @@
-"""Log-probability and entropy of each token from vocabulary-parallel logits."""
+"""Log-probability and entropy of each token from hidden states, without the logits of a whole row.
+
+The logits of a row are its largest tensor by far: 32,768 tokens x 151,936 words x 4 bytes are
+20 GB. Here they exist for ``chunk_tokens`` tokens and this rank's words at a time: the forward pass
+keeps four numbers per token of each chunk and drops its logits, the backward pass computes them
+again. That costs one more matrix product per chunk, a third more work than the three of a plain
+output layer.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
-class _LogProbability(torch.autograd.Function):
-    """One pass for both values; saves one tensor of the logits' shape for the backward pass.
+def log_probability_and_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    temperature: float,
+    group: dist.ProcessGroup,
+    chunk_tokens: int,
+) -> tuple[Tensor, Tensor]:
+    """Per token log pi(target) and the entropy of pi = softmax(hidden @ weight^T / temperature).
+
+    Logits and all that follows them are float32. With bfloat16 inputs the products are summed in
+    float32 and never rounded to bfloat16, as a plain output layer would round them; on CUDA the
+    gradients of the logits are rounded to bfloat16 before they are multiplied with ``weight`` and
+    ``hidden`` (the CPU keeps float32, through a float32 copy of both). Gradients are summed over
+    chunks in float32 and rounded once, to the type of what they belong to. The bfloat16 products on
+    CUDA were never run.
+
+    Without gradients (``torch.no_grad``) nothing outlives a chunk but its four numbers per token.
+
+    Args:
+        hidden: [T, h] float32 or bfloat16, what the output layer reads: the whole row on every
+            tensor-parallel rank. Its gradient is this rank's part, that of its own words: the sum
+            over ``group`` belongs to the backward pass of the region that brought the row here
+            (megatron: ``copy_to_tensor_model_parallel_region``, or with sequence parallelism
+            ``gather_from_sequence_parallel_region(..., tensor_parallel_output_grad=True)``).
+        weight: [V / tp, h], type of ``hidden``: this rank's rows of the output layer or of the tied
+            embedding; rank r has words r V / tp and following.
+        targets: [T] int64, ids in the whole vocabulary. An id outside of it has log-probability
+            -inf.
+        temperature: > 0; the sampler's, so that both speak of the same distribution.
+        group: the tensor-parallel group; every rank of it takes part, once per row.
+        chunk_tokens: >= 1; tokens whose logits exist at the same time. The memory is two float32
+            tensors [chunk_tokens, V / tp]; values change by rounding only.
+
+    Returns:
+        log-probabilities [T] and entropies [T] in nats, float32, equal on all ranks of ``group``.
+
+    Raises:
+        ValueError: the shapes, types or numbers do not fit together.
+    """
+    if (
+        hidden.dim() != 2
+        or weight.shape[1:] != hidden.shape[1:]
+        or targets.shape != hidden[:, 0].shape
+    ):
+        raise ValueError(
+            "expected hidden [T, h], weight [V / tp, h] and targets [T], found "
+            f"{[*hidden.shape]}, {[*weight.shape]} and {[*targets.shape]}"
+        )
+    if hidden.dtype != weight.dtype or hidden.dtype not in (torch.float32, torch.bfloat16):
+        raise ValueError(
+            "expected hidden and weight both float32 or both bfloat16, found "
+            f"{hidden.dtype} and {weight.dtype}"
+        )
+    if temperature <= 0 or chunk_tokens < 1:
+        raise ValueError(
+            f"expected temperature > 0 and chunk_tokens >= 1, found {temperature}, {chunk_tokens}"
+        )
+    chosen, entropy = _LogProbabilityAndEntropy.apply(
+        hidden, weight, targets, temperature, group, chunk_tokens
+    )
+    return chosen, entropy
+
+
+class _LogProbabilityAndEntropy(torch.autograd.Function):
+    """Two passes over the chunks of a row: statistics forward, gradients backward.
 
     With x the logits, p = softmax(x), H = -sum p log p:
         d logp(target) / dx = onehot(target) - p
@@ -19,54 +92,145 @@ class _LogProbability(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, targets: Tensor, group: dist.ProcessGroup
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        temperature: float,
+        group: dist.ProcessGroup,
+        chunk_tokens: int,
     ) -> tuple[Tensor, Tensor]:
-        peak = logits.amax(-1)
-        dist.all_reduce(peak, op=dist.ReduceOp.MAX, group=group)
-        shifted = logits.float() - peak.unsqueeze(-1)  # a new tensor: the caller's stays as it is
-        exponentials = shifted.exp()
-        first = dist.get_rank(group) * shifted.shape[-1]
-        here = (targets >= first) & (targets < first + shifted.shape[-1])
-        column = torch.where(here, targets - first, 0)
-        chosen = shifted.gather(-1, column.unsqueeze(-1)).squeeze(-1)
-        sums = torch.stack(
-            [
-                exponentials.sum(-1),
-                (exponentials * shifted).sum(-1),
-                torch.where(here, chosen, 0.0),
-            ]
-        )
-        dist.all_reduce(sums, group=group)
-        log_total, mean = sums[0].log(), sums[1] / sums[0]
-        entropy = log_total - mean
-        ctx.save_for_backward(shifted.sub_(log_total.unsqueeze(-1)), here, column, entropy)
-        ctx.dtype = logits.dtype
-        return sums[2] - log_total, entropy
+        column = targets - dist.get_rank(group) * len(weight)
+        statistics = hidden.new_empty(4, len(hidden), dtype=torch.float32)
+        rows, words = _operands(hidden, weight)
+        for chunk in _chunks(len(hidden), chunk_tokens):
+            logits = _product(rows[chunk], words.t()).div_(temperature)
+            statistics[:, chunk] = _statistics_of_shard(logits, column[chunk])
+            del logits  # before the next chunk's are made
+        chosen, peak, log_total, entropy = _combine(statistics, group)
+        distribution = torch.stack([peak, log_total, entropy])
+        ctx.save_for_backward(hidden, weight, column, distribution)
+        ctx.temperature, ctx.chunk_tokens = temperature, chunk_tokens
+        ctx.set_materialize_grads(False)
+        return chosen - peak - log_total, entropy
 
     @staticmethod
-    def backward(ctx: Any, grad_chosen: Tensor, grad_entropy: Tensor) -> tuple[Tensor, None, None]:
-        log_p, here, column, entropy = ctx.saved_tensors
-        p = log_p.exp()
-        grad = -grad_chosen.unsqueeze(-1) * p
-        grad.scatter_add_(-1, column.unsqueeze(-1), (grad_chosen * here).unsqueeze(-1))
-        grad -= grad_entropy.unsqueeze(-1) * p * (log_p + entropy.unsqueeze(-1))
-        return grad.to(ctx.dtype), None, None
+    @once_differentiable
+    def backward(
+        ctx: Any, grad_chosen: Tensor | None, grad_entropy: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        hidden, weight, column, distribution = ctx.saved_tensors
+        rows, words = _operands(hidden, weight)
+        grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        grad_weight = (
+            torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        )
+        for chunk in _chunks(len(hidden), ctx.chunk_tokens):
+            logits = _product(rows[chunk], words.t()).div_(ctx.temperature)
+            grad = _gradient_of_logits(
+                logits,
+                column[chunk],
+                distribution[:, chunk],
+                None if grad_chosen is None else grad_chosen[chunk],
+                None if grad_entropy is None else grad_entropy[chunk],
+            )
+            del logits
+            grad = grad.div_(ctx.temperature).to(rows.dtype)
+            if grad_hidden is not None:
+                grad_hidden[chunk] = grad @ words
+            if grad_weight is not None:
+                _add_product(grad_weight, grad.t(), rows[chunk])
+            del grad
+        return grad_hidden, grad_weight, None, None, None, None
 
 
-def log_probability_and_entropy(
-    logits: Tensor, targets: Tensor, temperature: float, group: dist.ProcessGroup
-) -> tuple[Tensor, Tensor]:
-    """Per token log pi(target) and the entropy of pi = softmax(logits / temperature).
+def _statistics_of_shard(logits: Tensor, column: Tensor) -> Tensor:
+    """What this rank's words know of each token; overwrites ``logits``.
 
     Args:
-        logits: [tokens, vocabulary / tp], this tensor-parallel rank's columns.
-        targets: [tokens] int64, ids in the whole vocabulary.
-        temperature: > 0; the sampler's, so that both speak of the same distribution.
-        group: the tensor-parallel group.
+        logits: [t, V / tp] float32.
+        column: [t] int64, the target's column; outside of [0, V / tp) where it is another rank's.
 
     Returns:
-        log-probabilities [tokens] and entropies [tokens], float32, equal on all ranks of ``group``.
+        [4, t]: the target's logit or -inf, the peak m = max x, sum exp(x - m), and
+        sum (x - m) exp(x - m).
     """
-    scaled = logits if temperature == 1.0 else logits / temperature
-    chosen, entropy = _LogProbability.apply(scaled, targets, group)
-    return chosen, entropy
+    here = (column >= 0) & (column < logits.shape[1])
+    chosen = logits.gather(1, column.where(here, 0).unsqueeze(1)).squeeze(1)
+    peak = logits.amax(1)
+    shifted = logits.sub_(peak.unsqueeze(1))
+    exponentials = shifted.exp()
+    total = exponentials.sum(1)
+    weighted = exponentials.mul_(shifted).sum(1)
+    return torch.stack([chosen.where(here, -torch.inf), peak, total, weighted])
+
+
+def _combine(statistics: Tensor, group: dist.ProcessGroup) -> tuple[Tensor, ...]:
+    """Statistics of the shards [4, T] -> target's logit, peak, log sum exp(x - peak), entropy.
+
+    Two collectives for a whole row. A shard's sums are about its own peak m; about the common peak
+    M, with d = m - M, they are e^d sum exp(x - m) and e^d (sum (x - m) exp(x - m) + d sum ...).
+    """
+    own_peak = statistics[1].clone()
+    dist.all_reduce(statistics[:2], op=dist.ReduceOp.MAX, group=group)
+    chosen, peak, total, weighted = statistics
+    down = own_peak - peak
+    weighted.addcmul_(total, down)
+    statistics[2:] *= down.exp()
+    dist.all_reduce(statistics[2:], group=group)
+    log_total = total.log()
+    return chosen, peak, log_total, log_total - weighted / total
+
+
+def _gradient_of_logits(
+    logits: Tensor,
+    column: Tensor,
+    distribution: Tensor,
+    grad_chosen: Tensor | None,
+    grad_entropy: Tensor | None,
+) -> Tensor:
+    """[t, V / tp] float32, the loss's derivative by the logits, which are overwritten.
+
+    Args:
+        column: [t] int64, as in :func:`_statistics_of_shard`.
+        distribution: [3, t], each token's peak, log sum exp(x - peak) and entropy, all words.
+        grad_chosen, grad_entropy: [t], the loss's derivatives by the two results; None is zero.
+    """
+    peak, log_total, entropy = distribution
+    log_p = logits.sub_(peak.unsqueeze(1)).sub_(log_total.unsqueeze(1))
+    p = log_p.exp()
+    if grad_entropy is None:
+        factor = torch.zeros_like(peak) if grad_chosen is None else grad_chosen
+        grad = p.mul_(-factor.unsqueeze(1))
+    else:
+        factor = log_p.add_(entropy.unsqueeze(1)).mul_(grad_entropy.unsqueeze(1))
+        if grad_chosen is not None:
+            factor += grad_chosen.unsqueeze(1)
+        grad = p.mul_(factor).neg_()
+    if grad_chosen is not None:
+        here = (column >= 0) & (column < logits.shape[1])
+        token = torch.arange(len(column), device=column.device)
+        grad[token, column.where(here, 0)] += grad_chosen * here
+    return grad
+
+
+def _chunks(tokens: int, size: int) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(0, tokens, size))
+
+
+def _operands(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """What the matrix products read: CUDA multiplies bfloat16 into float32, the CPU cannot."""
+    return (hidden, weight) if hidden.device.type == "cuda" else (hidden.float(), weight.float())
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """Multiply matrices of float32 or (CUDA) bfloat16 into a new float32 one."""
+    return a @ b if a.dtype == torch.float32 else torch.mm(a, b, out_dtype=torch.float32)
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """Add a product like :func:`_product`'s to ``total``, float32, in place."""
+    if a.dtype == torch.float32:
+        total.addmm_(a, b)
+    else:
+        torch.addmm(total, a, b, out_dtype=torch.float32, out=total)

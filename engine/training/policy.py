@@ -24,7 +24,7 @@ from engine.models.family import HuggingFaceConfig
 from engine.parallel.groups import counts_its_tokens
 from engine.training.expert_load import ExpertLoad
 from engine.training.forward import Row, model_logits, run_schedule
-from engine.training.log_probability import log_probability_and_entropy
+from engine.training.logits import log_probability_and_entropy
 
 R = TypeVar("R", bound=Row)
 
