@@ -101,4 +101,4 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return ""
     default = list(field.default) if isinstance(field.default, tuple) else field.default
-    return f"; default {default}"
+    return f"; default {'null' if default is None else default}"

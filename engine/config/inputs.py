@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ValidationError, ValidationInfo
 
 from engine.config.layout import LayoutConfig
+from engine.config.model_sizes import check_fit, model_sizes
 
 CHECK_INPUTS = {"check_inputs": True}
 """The validation context in which input files are looked at."""
@@ -38,24 +39,10 @@ def inputs_wanted(info: ValidationInfo) -> bool:
 def check_model_fits(folder: Path, layout: LayoutConfig) -> None:
     """Compare the model's sizes, from its ``config.json``, with what ``layout`` cuts them into.
 
-    Keys as in the Qwen3-MoE, Mixtral and DeepSeek-V3 configs of transformers.
-
     Raises:
-        ValueError: a dimension of ``layout`` does not divide what it cuts.
+        ValueError: a dimension of ``layout`` does not fit; proposes the nearest layout that does.
     """
-    model = _read_json(folder / "config.json")
-    cuts = {
-        "tp": (layout.tp, "attention heads", ("num_attention_heads",)),
-        "pp": (layout.pp, "layers", ("num_hidden_layers",)),
-        "ep": (layout.ep, "experts", ("num_experts", "num_local_experts", "n_routed_experts")),
-    }
-    problems = []
-    for key, (parts, things, names) in cuts.items():
-        total = next((model[name] for name in names if isinstance(model.get(name), int)), None)
-        if total is not None and total % parts:
-            problems.append(f"expected {key} to divide the model's {total} {things}, found {parts}")
-    if problems:
-        raise ValueError("; ".join(problems))
+    check_fit(model_sizes(_read_json(folder / "config.json")), layout)
 
 
 def _model_folder(folder: Path, info: ValidationInfo) -> Path:

@@ -17,10 +17,19 @@ paths = st.text(string.ascii_letters + string.digits + "._-~:# é/", min_size=1)
 
 @st.composite
 def layouts(draw: st.DrawFn) -> dict[str, int]:
-    tp, pp, stages_per_tp = (draw(st.integers(1, 4)) for _ in range(3))
-    stage = tp * stages_per_tp
-    ep = draw(st.sampled_from([size for size in range(1, stage + 1) if stage % size == 0]))
-    return {"processes": stage * pp, "tp": tp, "pp": pp, "ep": ep}
+    tp, pp, cp, dp = (draw(st.integers(1, 4)) for _ in range(4))
+    stage = tp * cp * dp
+    ep = draw(st.sampled_from(divisors(stage)))
+    etp = draw(st.sampled_from(divisors(stage // ep)))
+    vpp = draw(st.integers(1, 3)) if pp > 1 else 1
+    return {
+        "processes": stage * pp,
+        **{"tp": tp, "pp": pp, "vpp": vpp, "cp": cp, "ep": ep, "etp": etp},
+    }
+
+
+def divisors(number: int) -> list[int]:
+    return [size for size in range(1, number + 1) if number % size == 0]
 
 
 @st.composite

@@ -92,9 +92,23 @@ def test_an_empty_prompt_file_is_refused(overrides: list[str], tmp_path: Path):
 @pytest.mark.parametrize(
     ("layout", "complaint"),
     [
-        ("{processes: 3, ep: 3}", "expected ep to divide the model's 8 experts, found 3"),
-        ("{processes: 4, pp: 4}", "expected pp to divide the model's 2 layers, found 4"),
-        ("{processes: 8, tp: 8}", "expected tp to divide the model's 4 attention heads, found 8"),
+        (
+            "{processes: 3, ep: 3}",
+            "expected ep to divide the model's 8 experts, found 3; nearest possible: ep=1",
+        ),
+        (
+            "{processes: 4, pp: 4}",
+            "expected pp * vpp to be at most the model's 2 layers, found 4; nearest possible: pp=2",
+        ),
+        (
+            "{processes: 8, tp: 8}",
+            "expected tp to divide the model's 4 attention heads, found 8; nearest possible: tp=4",
+        ),
+        (
+            "{processes: 2, pp: 2, first_stage_layers: 3}",
+            "expected the model's 2 layers to fill 2 pipeline stages, found 3 in the first, "
+            "which leaves -1 for the others",
+        ),
     ],
 )
 def test_the_layout_divides_the_model(overrides: list[str], layout: str, complaint: str):

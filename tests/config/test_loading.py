@@ -112,10 +112,11 @@ def test_all_problems_are_reported_at_once(tmp_path: Path):
         file=file,
     )
     head, *lines = message.splitlines()
-    assert head == f"{file}: 8 problems"
-    assert len(lines) == 8
+    assert head == f"{file}: 9 problems"
+    assert len(lines) == 9
     for key in (
-        "layout.pp",
+        "layout.cp",
+        "layout.etp",
         "training.dtype",
         "grpo",
         "optimizer.betas[1]",
@@ -153,7 +154,7 @@ def test_a_missing_key_says_what_it_is_for(tmp_path: Path):
         ("optimizer.lr=.inf", "optimizer.lr: expected a number > 0, found Infinity"),
         ("optimizer.lr=.nan", "optimizer.lr: expected a number > 0, found NaN"),
         ("evaluation.top_p=1.5", "evaluation.top_p: expected a number > 0 and <= 1, found 1.5"),
-        ("layout=3", "layout: expected a section with the keys processes, tp, pp, ep, found 3"),
+        ("layout=3", "layout: expected a section with the keys processes, tp, pp, vpp, cp, ep, "),
         ("prompts.template=zero", "expected one of plain, r1_zero, found"),
         ("optimizer.betas=[0.9, 2]", "optimizer.betas[1]: expected a number >= 0 and < 1, found 2"),
         ("optimizer={lr: 1, lr: 2}", "key lr stands here again, first in line 1"),
@@ -170,11 +171,18 @@ def test_wrong_values_are_refused_with_what_was_expected(override: str, said: st
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["layout.processes=6", "layout.tp=4"], "layout.pp: expected tp * pp to divide processes"),
-        (["layout.processes=6", "layout.tp=4"], "nearest possible processes: 4 or 8"),
-        (["layout.processes=2", "layout.tp=4"], "nearest possible processes: 4 (line"),
-        (["layout.processes=8", "layout.pp=2", "layout.ep=3"], "layout.ep: expected a divisor"),
-        (["layout.processes=8", "layout.pp=2", "layout.ep=3"], "nearest possible: 2"),
+        (
+            ["layout.processes=6", "layout.tp=4"],
+            "layout.cp: expected tp * pp * cp to divide processes, found 4 * 1 * 1 and "
+            "processes = 6; nearest possible: tp=3, or processes=8",
+        ),
+        (["layout.processes=2", "layout.tp=4"], "nearest possible: tp=2, or processes=4"),
+        (
+            ["layout.processes=8", "layout.pp=2", "layout.ep=3"],
+            "layout.etp: expected ep * etp to divide processes / pp = 4, found 3 * 1; "
+            "nearest possible: ep=4",
+        ),
+        (["layout.vpp=2"], "layout.vpp: expected 1 where pp is 1, found 2"),
         (["optimizer.min_lr=1"], "optimizer.min_lr: expected at most lr = 0.0003, found 1"),
         (["servers.port=65535"], "servers.port: expected room for 2 consecutive ports"),
         (["grpo.minibatches=7"], "grpo: expected minibatches to divide"),
