@@ -16,8 +16,10 @@ from engine.algorithms.learning_rate import learning_rate
 from engine.algorithms.next_token import next_token_loss
 from engine.checkpoint.folders import CheckpointFolders
 from engine.checkpoint.training_state import TrainingState, load, save
+from engine.config.layout import LayoutConfig
+from engine.config.model_sizes import model_sizes
 from engine.data.minibatches import plan_minibatches
-from engine.data.packing import PackedRow, pack
+from engine.data.packing import PackedRow, pack, padded_length
 from engine.errors import RunError
 from engine.models.hugging_face import HuggingFaceFolder
 from engine.models.shards import unwrap
@@ -30,8 +32,8 @@ from engine.parallel.groups import (
     data_rank,
     data_ranks,
     process_groups,
-    row_multiple,
 )
+from engine.parallel.rank_map import rank_map
 from engine.training.forward import log_probabilities
 from engine.training.policy import Policy
 from engine.weights.export import Exporter
@@ -82,26 +84,29 @@ class BaseRun:
         self.first_step = self.checkpoints.latest() or 0
         self.stage, _ = config.at(max(0, self.first_step - 1))
         self.policy = self._new_policy()
+        if dist.get_rank() == 0:
+            print(rank_map(config.layout, model_sizes(self.source.config)), flush=True)
         if self.first_step:
             load(self.checkpoints, self.first_step, self._state)
         self.record = BaseRecord(config, self.first_step) if dist.get_rank() == 0 else None
 
     @property
     def _state(self) -> TrainingState:
-        return TrainingState(self.policy.model, self.policy.optimizer)
+        return TrainingState(self.policy.chunks, self.policy.optimizer)
 
     def _new_policy(self) -> Policy:
-        dtype = getattr(torch, self.config.training.dtype)
-        return Policy(self.source.config, self.config.layout, self.stage.optimizer, dtype)
+        config = self.config
+        return Policy(self.source.config, config.layout, self.stage.optimizer, config.training)
 
     def begin_stage_if_due(self, step: int) -> None:
         """At the first update of a later stage: the same weights under a fresh optimizer."""
         stage, _ = self.config.at(step)
         if stage is not self.stage:
-            weights = unwrap(self.policy.model).state_dict()
+            weights = [unwrap(chunk).state_dict() for chunk in self.policy.chunks]
             self.stage = stage
             self.policy = self._new_policy()
-            unwrap(self.policy.model).load_state_dict(weights)
+            for chunk, kept in zip(self.policy.chunks, weights, strict=True):
+                unwrap(chunk).load_state_dict(kept)
             self.policy.parameters_changed()
 
     def update(self, step: int) -> None:
@@ -144,7 +149,7 @@ class BaseRun:
                 f"{probability:.3f}, {gate.min_probability} is asked; give its first stage more "
                 f"steps, or take another seed"
             )
-        Exporter(self.policy.model, self.source).export(run_dir / "model")
+        Exporter(self.policy.chunks, self.source).export(run_dir / "model")
         if self.record is not None:
             prompts = self.config.prompts
             write_prompt_sets(
@@ -164,9 +169,10 @@ class BaseRun:
         )
         traces = [forced_trace(problem) for problem in problems]
         mine = traces[data_rank() :: data_ranks()]
-        rows = [_weighted([(t.prompt_tokens, t.tokens) for t in mine], 1)]
+        samples = [(t.prompt_tokens, t.tokens) for t in mine]
+        rows = [_weighted(samples, 1, self.config.layout)] * self.config.layout.microbatch_multiple
         total = torch.zeros(1, device=torch.cuda.current_device())
-        found = log_probabilities(self.policy.model, rows, self.policy.temperature)
+        found = log_probabilities(self.policy.chunks, rows, self.policy.scorer)
         if found is not None and counts_its_tokens():
             for trace, logp in zip(mine, rows[0].packed.gather(found[0]), strict=True):
                 determined = torch.tensor(trace.determined, device=logp.device)
@@ -175,15 +181,24 @@ class BaseRun:
         return float(total) / count
 
     def _rows(self, samples: list[Document], step: int) -> list[WeightedRow]:
-        lengths = [len(prompt) + len(answer) - 1 for prompt, answer in samples]
+        layout = self.config.layout
         answers = sum(len(answer) for _, answer in samples)
-        budget = self.config.training.tokens_per_microbatch
-        (plan,) = plan_minibatches(lengths, 1, data_ranks(), budget, seed=step)
-        return [_weighted([samples[i] for i in row], answers) for row in plan.rows[data_rank()]]
+        (plan,) = plan_minibatches(
+            [padded_length(len(p), len(a), layout.sample_multiple) for p, a in samples],
+            1,
+            data_ranks(),
+            self.config.training.tokens_per_microbatch,
+            seed=step,
+            row_count_multiple=layout.microbatch_multiple,
+        )
+        rows = plan.rows[data_rank()]
+        return [_weighted([samples[i] for i in row], answers, layout) for row in rows]
 
 
-def _weighted(samples: list[Document], answer_tokens: int) -> WeightedRow:
-    row = pack(samples, row_multiple=row_multiple()).to(torch.cuda.current_device())
+def _weighted(samples: list[Document], answer_tokens: int, layout: LayoutConfig) -> WeightedRow:
+    row = pack(
+        samples, row_multiple=layout.row_multiple, sample_multiple=layout.sample_multiple
+    ).to(torch.cuda.current_device())
     lengths = [len(answer) for _, answer in samples]
     return WeightedRow(row, row.spread(token_mean_weights(lengths, answer_tokens)))
 

@@ -12,9 +12,10 @@ from engine.algorithms.advantages import group_advantages, groups_without_signal
 from engine.algorithms.aggregation import sequence_mean_weights, weighted_sum
 from engine.algorithms.grpo import grpo_loss
 from engine.config.grpo import GrpoConfig
+from engine.config.layout import LayoutConfig
 from engine.data.minibatches import plan_minibatches
-from engine.data.packing import PackedRow, pack
-from engine.parallel.groups import data_rank, data_ranks, row_multiple
+from engine.data.packing import PackedRow, pack, padded_length
+from engine.parallel.groups import data_rank, data_ranks
 from engine.rollout.sample import Sample
 from engine.training.forward import log_probabilities
 from engine.training.parity import Comparison, behind_ties, compare, over_ranks
@@ -57,7 +58,12 @@ class GrpoBatch:
     """
 
     def __init__(
-        self, samples: Sequence[Sample], grpo: GrpoConfig, tokens_per_microbatch: int, seed: int
+        self,
+        samples: Sequence[Sample],
+        grpo: GrpoConfig,
+        layout: LayoutConfig,
+        tokens_per_microbatch: int,
+        seed: int,
     ) -> None:
         """Plan and pack. Every rank does the same planning and takes its own share.
 
@@ -70,17 +76,24 @@ class GrpoBatch:
         advantages = group_advantages(rewards, groups)
         self.silent_groups = groups_without_signal(rewards, groups)
         self.comparison = Comparison()
-        lengths = [len(s.prompt_tokens) + len(s.tokens) - 1 for s in samples]
+        sizes = [(len(s.prompt_tokens), len(s.tokens)) for s in samples]
         plan = plan_minibatches(
-            lengths, grpo.minibatches, data_ranks(), tokens_per_microbatch, seed
+            [padded_length(*size, layout.sample_multiple) for size in sizes],
+            grpo.minibatches,
+            data_ranks(),
+            tokens_per_microbatch,
+            seed,
+            layout.microbatch_multiple,
         )
         self.minibatches = [
             GrpoMinibatch(
                 [
-                    _row([samples[i] for i in row], advantages[list(row)], len(part.samples))
+                    _row(
+                        [samples[i] for i in row], advantages[list(row)], len(part.samples), layout
+                    )
                     for row in part.rows[data_rank()]
                 ],
-                tokens=sum(lengths[i] for i in part.samples),
+                tokens=sum(sum(sizes[i]) - 1 for i in part.samples),
             )
             for part in plan
         ]
@@ -97,8 +110,8 @@ class GrpoBatch:
             tie: routing margins below it are ties.
         """
         rows = self._rows
-        with RoutingMargins(policy.model) as margins:
-            found = log_probabilities(policy.model, rows, policy.temperature)
+        with RoutingMargins(policy.chunks) as margins:
+            found = log_probabilities(policy.chunks, rows, policy.scorer)
         compared = Comparison()
         for row, logp, margin in zip(rows, found or [], margins.of(rows), strict=False):
             row.old_logp = logp
@@ -111,15 +124,21 @@ class GrpoBatch:
                 compared += compare(name, ours, theirs, left_out)
         self.comparison = over_ranks(compared)
 
-    def score_reference(self, reference: Reference, temperature: float) -> None:
-        """Fill in the reference model's log-probabilities."""
-        found = reference.log_probabilities(self._rows, temperature)
+    def score_reference(self, reference: Reference, policy: Policy) -> None:
+        """Fill in the reference model's log-probabilities, scored as the policy's are."""
+        found = reference.log_probabilities(self._rows, policy)
         for row, logp in zip(self._rows, found or [], strict=False):
             row.reference_logp = logp
 
 
-def _row(samples: list[Sample], advantages: Tensor, minibatch_samples: int) -> GrpoRow:
-    row = pack([(s.prompt_tokens, s.tokens) for s in samples], row_multiple=row_multiple())
+def _row(
+    samples: list[Sample], advantages: Tensor, minibatch_samples: int, layout: LayoutConfig
+) -> GrpoRow:
+    row = pack(
+        [(s.prompt_tokens, s.tokens) for s in samples],
+        row_multiple=layout.row_multiple,
+        sample_multiple=layout.sample_multiple,
+    )
     row = row.to(torch.cuda.current_device())
     weights = sequence_mean_weights([len(s.tokens) for s in samples], minibatch_samples)
     return GrpoRow(row, samples, row.spread(advantages), row.spread(weights))

@@ -14,12 +14,14 @@ import torch.distributed as dist
 from engine.algorithms.learning_rate import learning_rate
 from engine.checkpoint.folders import CheckpointFolders
 from engine.checkpoint.training_state import TrainingState, load, save
+from engine.config.model_sizes import model_sizes
 from engine.models.hugging_face import HuggingFaceFolder
 from engine.models.load import load as load_weights
 from engine.monitoring import metric_names as names
 from engine.monitoring.phases import Phases
 from engine.monitoring.waiting import wait_for
 from engine.parallel.groups import process_groups
+from engine.parallel.rank_map import rank_map
 from engine.rollout.control import Control, control_address
 from engine.rollout.sample import Sample
 from engine.rollout.server import server_urls
@@ -63,15 +65,19 @@ class ZeroRun:
         self.config = config
         self.phases = Phases(synchronize=torch.cuda.synchronize)
         source = HuggingFaceFolder(config.model)
-        dtype = getattr(torch, config.training.dtype)
         self.policy = Policy(
-            source.config, config.layout, config.optimizer, dtype, config.rollout.temperature
+            source.config,
+            config.layout,
+            config.optimizer,
+            config.training,
+            temperature=config.rollout.temperature,
+            mtp="isolated",  # the head follows the policy; what was sampled is no teacher for it
         )
-        load_weights(self.policy.model, source)
+        load_weights(self.policy.chunks, source)
         self.policy.parameters_changed()
-        self.reference = Reference(source.config, config.layout, dtype)
+        self.reference = Reference(source.config, config.layout, config.training)
         self.reference.refresh(self.policy, version=0)
-        self.exporter = Exporter(self.policy.model, source)
+        self.exporter = Exporter(self.policy.chunks, source)
         self.layers = int(source.config["num_hidden_layers"])
         self.rollouts = RolloutStore(config.run_dir / "rollouts")
         self.evaluations = RolloutStore(config.run_dir / "evaluations")
@@ -79,6 +85,7 @@ class ZeroRun:
         self.first_step = self._resume()
         self.control = _control()
         if dist.get_rank() == 0:
+            print(rank_map(config.layout, model_sizes(source.config)), flush=True)
             print(f"policy ready at step {self.first_step}; waiting for the servers", flush=True)
         self._wait_for("the servers", self.control.servers_ready, config.servers.start_seconds)
         self.push(self.first_step)
@@ -106,6 +113,7 @@ class ZeroRun:
             batch = GrpoBatch(
                 samples,
                 config.grpo,
+                config.layout,
                 config.training.tokens_per_microbatch,
                 seed=config.seed * 1_000_003 + step,  # another split in each step of each run
             )
@@ -114,7 +122,7 @@ class ZeroRun:
             worst = batch.comparison.worst
             parity.hold(worst, config.parity.max_logprob_difference, version=step)
         with self.phases("reference"):
-            batch.score_reference(self.reference, config.rollout.temperature)
+            batch.score_reference(self.reference, self.policy)
         return batch
 
     def improve(self, step: int, batch: GrpoBatch) -> dict[str, float]:
@@ -191,7 +199,7 @@ class ZeroRun:
 
     @property
     def _state(self) -> TrainingState:
-        return TrainingState(self.policy.model, self.policy.optimizer, self.reference.model)
+        return TrainingState(self.policy.chunks, self.policy.optimizer, self.reference.chunks)
 
     def _resume(self) -> int:
         """Load the newest checkpoint, where there is one; the step to go on with."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,14 +29,14 @@ class TrainingState:
     """What a checkpoint holds besides random state and the recipe's own progress.
 
     Attributes:
-        model: the trained model, as megatron's DDP wraps it.
+        chunks: the trained model's chunks on this rank, as megatron's DDP wraps them.
         optimizer: megatron's optimizer over it.
-        reference: the frozen model of recipes that have one.
+        reference: chunks of the frozen model of recipes that have one.
     """
 
-    model: torch.nn.Module
+    chunks: Sequence[torch.nn.Module]
     optimizer: MegatronOptimizer
-    reference: torch.nn.Module | None = None
+    reference: Sequence[torch.nn.Module] = ()
 
 
 def save(
@@ -83,28 +84,32 @@ def load(folders: CheckpointFolders, step: int, training: TrainingState) -> dict
         state = dist_checkpointing.load(_state(training, is_loading=True), str(folder))
     except (OSError, CheckpointingException, RuntimeError) as error:
         raise RunError(f"checkpoint {folder} cannot be loaded: {error}") from error
-    unwrap(training.model).load_state_dict(state["model"])
+    for number, chunk in enumerate(training.chunks):
+        unwrap(chunk).load_state_dict(state[f"model{number}"])
     training.optimizer.load_state_dict(state["optimizer"])
-    if training.reference is not None:
-        unwrap(training.reference).load_state_dict(state["reference"])
+    for number, chunk in enumerate(training.reference):
+        unwrap(chunk).load_state_dict(state[f"reference{number}"])
     _restore_random_state(state["random"][0])
     progress: dict[str, Any] = state["progress"]
     return progress
 
 
 def _state(training: TrainingState, *, is_loading: bool) -> dict[str, Any]:
-    model = unwrap(training.model).sharded_state_dict(metadata=_METADATA)
+    model = {
+        f"model{number}": unwrap(chunk).sharded_state_dict(metadata=_METADATA)
+        for number, chunk in enumerate(training.chunks)
+    }
     state: dict[str, Any] = {
-        "model": model,
+        **model,
         "optimizer": training.optimizer.sharded_state_dict(
-            {"model": model}, is_loading=is_loading, metadata=_METADATA
+            model, is_loading=is_loading, metadata=_METADATA
         ),
         "random": [_random_state()],
     }
-    if training.reference is not None:
-        reference = unwrap(training.reference).sharded_state_dict(metadata=_METADATA)
+    for number, chunk in enumerate(training.reference):
+        reference = unwrap(chunk).sharded_state_dict(metadata=_METADATA)
         add_prefix_for_sharding(reference, "reference.")  # its keys are the model's otherwise
-        state["reference"] = reference
+        state[f"reference{number}"] = reference
     return state
 
 

@@ -33,6 +33,7 @@ def plan_minibatches(
     ranks: int,
     tokens_per_microbatch: int,
     seed: int,
+    row_count_multiple: int = 1,
 ) -> list[Minibatch]:
     """Split samples into minibatches at random and pack each into rows for all ranks.
 
@@ -58,6 +59,8 @@ def plan_minibatches(
         ranks: data-parallel size.
         tokens_per_microbatch: the largest sum of lengths in a row.
         seed: decides which sample goes into which minibatch, and nothing else.
+        row_count_multiple: rows of each rank come in multiples of it (an interleaved pipeline
+            takes as many at a time as it has stages).
     Raises:
         RunError: a sample is longer than a row, or there are fewer samples than minibatches.
     """
@@ -75,17 +78,19 @@ def plan_minibatches(
     order = list(range(len(lengths)))
     random.Random(seed).shuffle(order)
     return [
-        _plan(order[part::minibatches], lengths, ranks, tokens_per_microbatch)
+        _plan(order[part::minibatches], lengths, ranks, tokens_per_microbatch, row_count_multiple)
         for part in range(minibatches)
     ]
 
 
-def _plan(samples: list[int], lengths: Sequence[int], ranks: int, capacity: int) -> Minibatch:
+def _plan(
+    samples: list[int], lengths: Sequence[int], ranks: int, capacity: int, multiple: int
+) -> Minibatch:
     packed = [
         _best_fit(_longest_first(share, lengths), lengths, capacity)
         for share in _spread(samples, lengths, ranks)
     ]
-    count = max(len(rows) for rows in packed)
+    count = -(-max(len(rows) for rows in packed) // multiple) * multiple
     return Minibatch(tuple(_with_rows(rows, count, lengths) for rows in packed))
 
 

@@ -69,6 +69,18 @@ class PackedRow:
             return []
         return list(values[self.response_mask].split(self.response_lengths))
 
+    def ahead(self, depth: int, *values: Tensor) -> tuple[Tensor, ...]:
+        """Each position's value ``depth`` positions later in its own sample: [T] -> [T].
+
+        0 where that would be beyond the sample's end.
+        """
+        lengths = self.cu_seqlens.diff().long()
+        ends = self.cu_seqlens[1:].long().repeat_interleave(lengths)
+        later = torch.arange(len(self.tokens), device=self.tokens.device) + depth
+        inside = later < ends
+        later = torch.where(inside, later, 0)
+        return tuple(torch.where(inside, value[later], 0) for value in values)
+
     def to(self, device: torch.device | str) -> PackedRow:
         """Return the same row with every tensor on ``device``."""
         moved = {

@@ -6,47 +6,69 @@ from typing import Any
 
 import torch
 from megatron.core import parallel_state
-from megatron.core.models.gpt import GPTModel
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec
-from megatron.core.transformer.module import Float16Module
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch.nn.functional import silu
 
 from engine.config.layout import LayoutConfig
+from engine.config.stages import stage_layers
+from engine.config.training import TrainingConfig
 from engine.errors import RunError
 from engine.models.family import HuggingFaceConfig, family_of
+from engine.models.gpt import PolicyModel
 from engine.models.torch_layers.spec import decoder_spec
 from engine.platform import accelerator
 
 
-def build(config: HuggingFaceConfig, layout: LayoutConfig, dtype: torch.dtype) -> torch.nn.Module:
+def build(
+    config: HuggingFaceConfig, layout: LayoutConfig, training: TrainingConfig
+) -> list[PolicyModel]:
     """The part of the model that this rank holds, randomly initialised, on its device.
 
     Args:
         config: contents of ``config.json``.
         layout: the run's layout; its process groups must have been started.
-        dtype: of parameters and activations, float32 or bfloat16.
+        training: precision, and the levers of memory and speed.
+
+    Returns:
+        One model chunk for each virtual pipeline stage of this rank (one without ``vpp``).
 
     Raises:
         RunError: the family is unknown or uses a feature megatron cannot express.
     """
-    transformer = transformer_config(config, layout, dtype)
-    gpu = accelerator.has_gpu()
-    spec = get_gpt_decoder_block_spec(transformer, True) if gpu else decoder_spec(transformer)
-    model = GPTModel(
+    transformer = transformer_config(config, layout, training)
+    return [_chunk(config, transformer, layout, stage) for stage in range(layout.vpp)]
+
+
+def _chunk(
+    config: HuggingFaceConfig, transformer: TransformerConfig, layout: LayoutConfig, stage: int
+) -> PolicyModel:
+    vp_stage = stage if layout.vpp > 1 else None
+    place = {"ignore_virtual": False, "vp_stage": vp_stage}
+    model = PolicyModel(
         config=transformer,
-        transformer_layer_spec=spec,
+        transformer_layer_spec=_decoder_spec(transformer, vp_stage),
         vocab_size=config["vocab_size"],
         max_sequence_length=config["max_position_embeddings"],
-        pre_process=parallel_state.is_pipeline_first_stage(),
-        post_process=parallel_state.is_pipeline_last_stage(),
+        pre_process=parallel_state.is_pipeline_first_stage(**place),
+        post_process=parallel_state.is_pipeline_last_stage(**place),
         position_embedding_type="rope",
         rotary_base=rope_theta(config),
         share_embeddings_and_output_weights=config.get("tie_word_embeddings", False),
+        vp_stage=vp_stage,
     )
     model.cuda(torch.cuda.current_device())
     _reduce_experts_over_their_own_ranks(model)
-    return model if dtype == torch.float32 else Float16Module(transformer, model)
+    return model
+
+
+def _decoder_spec(
+    transformer: TransformerConfig, vp_stage: int | None
+) -> TransformerBlockSubmodules:
+    if accelerator.has_gpu():
+        return get_gpt_decoder_block_spec(transformer, True, vp_stage=vp_stage)
+    return decoder_spec(transformer, vp_stage)
 
 
 def _reduce_experts_over_their_own_ranks(model: torch.nn.Module) -> None:
@@ -67,7 +89,7 @@ def rope_theta(config: HuggingFaceConfig) -> float:
 
 
 def transformer_config(
-    config: HuggingFaceConfig, layout: LayoutConfig, dtype: torch.dtype
+    config: HuggingFaceConfig, layout: LayoutConfig, training: TrainingConfig
 ) -> TransformerConfig:
     """megatron's description of the model: the family's part, the layout's, and how it computes.
 
@@ -78,21 +100,42 @@ def transformer_config(
         architecture = family_of(config).architecture(config)
     except KeyError as missing:
         raise RunError(f"model: config.json lacks the key {missing}") from None
-    return TransformerConfig(**architecture, **_layout_arguments(layout, dtype), **_numerics(dtype))
+    dtype: torch.dtype = getattr(torch, training.dtype)
+    mtp = architecture.get("mtp_num_layers") or 0
+    return TransformerConfig(
+        **architecture,
+        **_layout_arguments(layout, architecture["num_layers"], mtp),
+        **_numerics(dtype),
+    )
 
 
-def _layout_arguments(layout: LayoutConfig, dtype: torch.dtype) -> dict[str, Any]:
+def _layout_arguments(layout: LayoutConfig, layers: int, mtp: int) -> dict[str, Any]:
     return {
         "tensor_model_parallel_size": layout.tp,
         "pipeline_model_parallel_size": layout.pp,
+        "virtual_pipeline_model_parallel_size": layout.vpp if layout.vpp > 1 else None,
+        "pipeline_model_parallel_layout": _stages(layout, layers, mtp) if layout.pp > 1 else None,
+        "context_parallel_size": layout.cp,
         "expert_model_parallel_size": layout.ep,
-        "expert_tensor_parallel_size": 1,
+        "expert_tensor_parallel_size": layout.etp,
         "sequence_parallel": layout.tp > 1,
-        "pipeline_dtype": dtype,
         # Packed rows differ in length, so stages must tell each other the shape they send.
         "variable_seq_lengths": layout.pp > 1,
         "batch_p2p_comm": layout.pp == 1,
     }
+
+
+def _stages(layout: LayoutConfig, layers: int, mtp: int) -> list[list[str]]:
+    """What each stage holds, in megatron's words, in the order of computation."""
+    stages = [
+        ["decoder"] * len(held)
+        for held in stage_layers(
+            layers, layout.stages, layout.first_stage_layers, layout.last_stage_layers
+        )
+    ]
+    stages[0].insert(0, "embedding")
+    stages[-1] += ["mtp"] * mtp + ["loss"]
+    return stages
 
 
 def _numerics(dtype: torch.dtype) -> dict[str, Any]:
@@ -105,6 +148,7 @@ def _numerics(dtype: torch.dtype) -> dict[str, Any]:
         "hidden_dropout": 0.0,
         "attention_dropout": 0.0,
         "params_dtype": dtype,
+        "pipeline_dtype": dtype,
         "bf16": dtype == torch.bfloat16,
         "moe_router_dtype": "fp32",
         "moe_token_dispatcher_type": "alltoall",

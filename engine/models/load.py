@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from engine.errors import RunError
@@ -12,8 +14,8 @@ from engine.models.weight_rules import expand
 
 
 @torch.no_grad()
-def load(model: torch.nn.Module, folder: HuggingFaceFolder) -> None:
-    """Fill ``model``'s parameters from ``folder``, whatever the layout.
+def load(chunks: Sequence[torch.nn.Module], folder: HuggingFaceFolder) -> None:
+    """Fill the parameters of this rank's model chunks from ``folder``, whatever the layout.
 
     Raises:
         RunError: a parameter has no rule, a tensor is missing or has another shape, or the folder
@@ -27,7 +29,7 @@ def load(model: torch.nn.Module, folder: HuggingFaceFolder) -> None:
             f"model: {folder.path} holds {len(unused)} tensors that its family does not name, "
             f"first {unused[0]}"
         )
-    for shard in shards(model):
+    for shard in shards(chunks):
         if (shard.key, shard.expert) not in maps:
             raise RunError(f"model: no weight rule of the family makes {shard.key}")
         tensor_map = maps[shard.key, shard.expert]

@@ -7,7 +7,7 @@ all go through this description, so they need no rules for any particular layout
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,13 +46,15 @@ def unwrap(model: Any) -> torch.nn.Module:
     return bare
 
 
-def shards(model: torch.nn.Module) -> Iterator[Shard]:
-    """Every piece that this rank holds, in the model's order."""
-    state = {"model": unwrap(model).sharded_state_dict(metadata={"non_homogeneous_layers": True})}
-    apply_factories(state)  # fc1's gate and up halves are split over ranks separately
-    for tensor in nested_values(state):
-        if isinstance(tensor, ShardedTensor) and tensor.data is not None:
-            yield _shard(tensor)
+def shards(chunks: Sequence[torch.nn.Module]) -> Iterator[Shard]:
+    """Every piece that this rank's model chunks hold, in their order."""
+    for chunk in chunks:
+        bare = unwrap(chunk)
+        state = {"model": bare.sharded_state_dict(metadata={"non_homogeneous_layers": True})}
+        apply_factories(state)  # fc1's gate and up halves are split over ranks separately
+        for tensor in nested_values(state):
+            if isinstance(tensor, ShardedTensor) and tensor.data is not None:
+                yield _shard(tensor)
 
 
 def _shard(tensor: ShardedTensor) -> Shard:

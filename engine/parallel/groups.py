@@ -1,8 +1,7 @@
 """Process groups of one layout, and this rank's place in them.
 
 megatron-core keeps the groups in its ``parallel_state``; this module is the only one that starts
-and ends them. Vocabulary: tp = tensor, pp = pipeline, ep = expert, dp = data parallel. Dense
-parameters are replicated over dp, an expert's over dp / ep.
+and ends them. The vocabulary is that of ``engine.config.layout``.
 """
 
 from __future__ import annotations
@@ -42,8 +41,10 @@ def process_groups(layout: LayoutConfig, seed: int) -> Iterator[None]:
         parallel_state.initialize_model_parallel(
             layout.tp,
             layout.pp,
+            layout.vpp if layout.vpp > 1 else None,
+            context_parallel_size=layout.cp,
             expert_model_parallel_size=layout.ep,
-            expert_tensor_parallel_size=1,
+            expert_tensor_parallel_size=layout.etp,
         )
         tensor_parallel.model_parallel_cuda_manual_seed(seed, force_reset_rng=True)
         yield
@@ -70,11 +71,8 @@ def is_last_stage() -> bool:
 def counts_its_tokens() -> bool:
     """Whether this rank's per-token sums count globally: one rank for each share of a batch.
 
-    Every tensor-parallel rank of the last stage computes the same sums; only the first counts.
+    Every tensor- and context-parallel rank of the last stage computes the same sums over whole
+    rows; only the first counts.
     """
-    return is_last_stage() and parallel_state.get_tensor_model_parallel_rank() == 0
-
-
-def row_multiple() -> int:
-    """Packed rows must have a multiple of this many tokens (sequence parallelism splits them)."""
-    return parallel_state.get_tensor_model_parallel_world_size()
+    first = parallel_state.get_tensor_model_parallel_rank() == 0
+    return is_last_stage() and first and parallel_state.get_context_parallel_rank() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,9 +14,9 @@ from torch import Tensor
 class ExpertLoad:
     """Counts, for every mixture-of-experts layer on this rank, the tokens sent to each expert."""
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, chunks: Sequence[torch.nn.Module]) -> None:
         self._counts: dict[int, Tensor] = {}
-        for module in model.modules():
+        for module in (module for chunk in chunks for module in chunk.modules()):
             if isinstance(module, TopKRouter):
                 module.register_forward_hook(self._count)
 
@@ -30,7 +31,7 @@ class ExpertLoad:
         """Share of tokens by expert for each layer since the last call, over all ranks.
 
         Args:
-            layers: number of layers of the whole model.
+            layers: number of layers of the whole model, prediction depths included.
 
         Returns:
             layer number -> share of each expert (sums to 1), equal on all ranks.

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from engine.data.packing import PackedRow
 from engine.models.shards import unwrap
-from engine.training.logits import log_probability_and_entropy
+from engine.parallel.context import my_slice
+from engine.training.scoring import Scorer
 
 
 class Row(Protocol):
@@ -25,8 +26,13 @@ class Row(Protocol):
         ...
 
 
-def model_logits(model: torch.nn.Module, row: PackedRow) -> Tensor:
-    """Logits of one packed row on the last stage, [tokens, vocabulary / tp]; activations before."""
+def hidden_states(chunk: torch.nn.Module, row: PackedRow) -> Tensor:
+    """What one model chunk makes of this rank's part of a packed row.
+
+    Returns:
+        [T', 1, h], T' = tokens / cp / tp: the activations for the next stage, or what
+        ``PolicyModel`` ends at.
+    """
     packed = PackedSeqParams(
         qkv_format="thd",
         cu_seqlens_q=row.cu_seqlens,
@@ -34,32 +40,37 @@ def model_logits(model: torch.nn.Module, row: PackedRow) -> Tensor:
         max_seqlen_q=row.longest,
         max_seqlen_kv=row.longest,
     )
-    out: Tensor = model(
-        row.tokens[None],
-        row.position_ids[None],
+    mine = my_slice(row.cu_seqlens, len(row.tokens))
+    tokens, positions, padding = (
+        values[None] if mine is None else values[mine][None]
+        for values in (row.tokens, row.position_ids, row.padding_mask)
+    )
+    out: Tensor = chunk(
+        tokens,
+        positions,
         None,
         packed_seq_params=packed,
-        padding_mask=_padding_mask(model, row),
+        padding_mask=_as_this_stage_needs(chunk, padding),
     )
-    return out[0] if unwrap(model).post_process else out
+    return out
 
 
-def _padding_mask(model: torch.nn.Module, row: PackedRow) -> Tensor:
-    """[1, tokens] bool, True on padding, as this stage needs it.
+def _as_this_stage_needs(chunk: torch.nn.Module, padding_mask: Tensor) -> Tensor:
+    """[1, tokens] bool, True on padding.
 
     gpt_model.py:300-317 of megatron-core 0.16.1 splits the mask over tensor-parallel ranks on the
     first stage only; later stages get it split.
     """
-    mask = row.padding_mask[None]
-    bare = unwrap(model)
+    bare = unwrap(chunk)
     if bare.config.sequence_parallel and not bare.pre_process:
         ranks = parallel_state.get_tensor_model_parallel_world_size()
-        mask = mask.chunk(ranks, 1)[parallel_state.get_tensor_model_parallel_rank()].contiguous()
-    return mask
+        rank = parallel_state.get_tensor_model_parallel_rank()
+        return padding_mask.chunk(ranks, 1)[rank].contiguous()
+    return padding_mask
 
 
 def run_schedule(
-    model: torch.nn.Module,
+    chunks: Sequence[torch.nn.Module],
     rows: Sequence[Row],
     step: Callable[[Iterator[Any], torch.nn.Module], tuple[Tensor, Callable[..., Any]]],
     *,
@@ -67,15 +78,19 @@ def run_schedule(
 ) -> list[Any]:
     """megatron's schedule for this layout (1F1B between stages) over ``rows``, one a microbatch.
 
+    Args:
+        chunks: this rank's model chunks; several run interleaved.
+
     Returns:
         What ``step``'s second result returned for each row, on the last stage; [] elsewhere.
     """
-    model.train(not forward_only)
+    for chunk in chunks:
+        chunk.train(not forward_only)
     with torch.set_grad_enabled(not forward_only):
         results: list[Any] = get_forward_backward_func()(
             forward_step_func=step,
-            data_iterator=iter(rows),
-            model=model,
+            data_iterator=[iter(rows) for _ in chunks],
+            model=list(chunks),
             num_microbatches=len(rows),
             seq_length=max(len(row.packed.tokens) for row in rows),
             micro_batch_size=1,
@@ -86,7 +101,7 @@ def run_schedule(
 
 
 def log_probabilities(
-    model: torch.nn.Module, rows: Sequence[Row], temperature: float
+    chunks: Sequence[torch.nn.Module], rows: Sequence[Row], scorer: Scorer
 ) -> list[Tensor] | None:
     """Log-probability of every label of every row, without gradients.
 
@@ -95,15 +110,14 @@ def log_probabilities(
     """
 
     def step(
-        pending: Iterator[Row], model: torch.nn.Module
+        pending: Iterator[Row], chunk: torch.nn.Module
     ) -> tuple[Tensor, Callable[..., Tensor]]:
         row = next(pending).packed
 
-        def collect(logits: Tensor, non_loss_data: bool) -> Tensor:
-            group = parallel_state.get_tensor_model_parallel_group()
-            return log_probability_and_entropy(logits, row.labels, temperature, group)[0]
+        def collect(hidden: Tensor, non_loss_data: bool) -> Tensor:
+            return scorer.score(unwrap(chunk), hidden, row, row.labels)[0]
 
-        return model_logits(model, row), collect
+        return hidden_states(chunk, row), collect
 
-    collected = run_schedule(model, rows, step, forward_only=True)
+    collected = run_schedule(chunks, rows, step, forward_only=True)
     return collected if parallel_state.is_pipeline_last_stage() else None

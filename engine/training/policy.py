@@ -19,14 +19,19 @@ from torch import Tensor
 
 from engine.config.layout import LayoutConfig
 from engine.config.optimizer import OptimizerConfig
+from engine.config.training import TrainingConfig
+from engine.data.packing import PackedRow
 from engine.models.build import build
 from engine.models.family import HuggingFaceConfig
+from engine.models.gpt import MtpMode, PolicyModel
+from engine.models.shards import unwrap
+from engine.parallel.context import my_slice
 from engine.parallel.groups import counts_its_tokens
 from engine.training.expert_load import ExpertLoad
-from engine.training.forward import Row, model_logits, run_schedule
-from engine.training.logits import log_probability_and_entropy
+from engine.training.forward import hidden_states, run_schedule
+from engine.training.scoring import Scorer, WeightedRow
 
-R = TypeVar("R", bound=Row)
+R = TypeVar("R", bound=WeightedRow)
 
 Loss = Callable[[Tensor, Tensor, R], tuple[Tensor, dict[str, Tensor]]]
 """(log-probabilities [tokens], entropies [tokens], row) -> (scalar loss, metrics).
@@ -36,30 +41,45 @@ The losses of a minibatch's rows add up to the minibatch's loss, and so do the m
 
 
 class Policy:
-    """The trained model on this rank: megatron's DDP with the distributed optimizer (ZeRO-1)."""
+    """The trained model on this rank: megatron's DDP with the distributed optimizer (ZeRO-1).
+
+    Attributes:
+        chunks: this rank's model chunks as DDP wraps them, one for each virtual pipeline stage.
+        scorer: how hidden states become log-probabilities.
+    """
 
     def __init__(
         self,
         config: HuggingFaceConfig,
         layout: LayoutConfig,
         optimizer: OptimizerConfig,
-        dtype: torch.dtype,
+        training: TrainingConfig,
+        *,
         temperature: float = 1.0,
+        mtp: MtpMode = "joint",
     ) -> None:
         """Build it, randomly initialised.
 
         Args:
             temperature: of the distribution that log-probabilities speak of.
+            mtp: what the multi-token prediction loss reaches, where ``training`` gives it a weight.
         """
-        self.temperature = temperature
-        bare = build(config, layout, dtype)
+        self.scorer = Scorer(temperature, training.logits_chunk_tokens)
+        self._mtp_weight = training.mtp_loss_weight
+        bare = build(config, layout, training)
+        for chunk in bare:
+            _set_mtp_mode(chunk, mtp if self._mtp_weight else "off")
         ddp = DistributedDataParallelConfig(
             use_distributed_optimizer=True, grad_reduce_in_fp32=True
         )
-        self.model = DistributedDataParallel(bare.config, ddp, bare)
-        self.optimizer = get_megatron_optimizer(_megatron(optimizer, dtype), [self.model])
-        bare.config.finalize_model_grads_func = finalize_model_grads
-        bare.config.grad_scale_func = self.optimizer.scale_loss
+        self.chunks = [
+            DistributedDataParallel(chunk.config, ddp, chunk, disable_bucketing=number > 0)
+            for number, chunk in enumerate(bare)
+        ]
+        dtype: torch.dtype = getattr(torch, training.dtype)
+        self.optimizer = get_megatron_optimizer(_megatron(optimizer, dtype), self.chunks)
+        bare[0].config.finalize_model_grads_func = finalize_model_grads
+        bare[0].config.grad_scale_func = self.optimizer.scale_loss
         self.expert_load = ExpertLoad(bare)
 
     def parameters_changed(self) -> None:
@@ -81,32 +101,55 @@ class Policy:
             The loss's metrics, summed over all rows and ranks, and ``gradient_norm`` before
             clipping; equal on all ranks.
         """
-        self.model.zero_grad_buffer()
+        for chunk in self.chunks:
+            chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
-        sums = run_schedule(self.model, rows, self._step(loss, tokens), forward_only=False)
+        sums = run_schedule(self.chunks, rows, self._step(loss, tokens), forward_only=False)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         _, gradient_norm, _ = self.optimizer.step()
         return {**_sum_over_ranks(sums), "gradient_norm": float(gradient_norm)}
 
     def _step(self, loss: Loss[R], tokens: int) -> Callable[..., Any]:
-        def step(pending: Iterator[R], model: torch.nn.Module) -> tuple[Tensor, Callable[..., Any]]:
+        def step(pending: Iterator[R], chunk: torch.nn.Module) -> tuple[Tensor, Callable[..., Any]]:
             row = next(pending)
+            model = unwrap(chunk)
 
-            def row_loss(logits: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-                group = parallel_state.get_tensor_model_parallel_group()
-                chosen, entropy = log_probability_and_entropy(
-                    logits, row.packed.labels, self.temperature, group
-                )
-                value, metrics = loss(chosen, entropy, row)
+            def row_loss(hidden: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+                value, metrics = self._loss(loss, model, hidden, row)
                 # megatron divides gradients by the real tokens of all rows and ranks, which also
                 # is the right weight for the router's balance loss; `loss` has its own weights.
-                real = (~row.packed.padding_mask).sum().int()
-                return value * tokens, real, metrics
+                return value * tokens, _real_tokens(row.packed), metrics
 
-            return model_logits(model, row.packed), row_loss
+            return hidden_states(chunk, row.packed), row_loss
 
         return step
+
+    def _loss(
+        self, loss: Loss[R], model: PolicyModel, hidden: Tensor, row: R
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        trunk, *depths = hidden.chunk(model.depths())
+        chosen, entropy = self.scorer.score(model, trunk, row.packed, row.packed.labels)
+        value, metrics = loss(chosen, entropy, row)
+        if depths:
+            mtp = self.scorer.mtp_loss(model, depths, row)
+            value = value + self._mtp_weight * mtp
+            metrics = {**metrics, "mtp_loss": mtp.detach()}
+        return value, metrics
+
+
+def _set_mtp_mode(chunk: PolicyModel, mode: MtpMode) -> None:
+    """A head without a loss is no part of the training: neither gradient nor weight decay."""
+    chunk.mtp_mode = mode
+    if chunk.mtp_process and mode == "off":
+        chunk.mtp.requires_grad_(False)
+
+
+def _real_tokens(row: PackedRow) -> Tensor:
+    """Tokens of this rank's part of the row that are no padding, int32 scalar."""
+    mine = my_slice(row.cu_seqlens, len(row.tokens))
+    padding = row.padding_mask if mine is None else row.padding_mask[mine]
+    return (~padding).sum().int()
 
 
 def _megatron(optimizer: OptimizerConfig, dtype: torch.dtype) -> MegatronOptimizerConfig:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from engine.config.layout import LayoutConfig
+from engine.config.training import TrainingConfig
 from engine.models.build import build
 from engine.models.family import HuggingFaceConfig
 from engine.models.shards import unwrap
@@ -19,19 +20,23 @@ class Reference:
     """A model without gradients or optimizer, laid out as the policy is.
 
     Attributes:
+        chunks: this rank's model chunks.
         version: weight version of the policy that it is a copy of.
     """
 
-    def __init__(self, config: HuggingFaceConfig, layout: LayoutConfig, dtype: torch.dtype) -> None:
-        self.model = build(config, layout, dtype).requires_grad_(False)
+    def __init__(
+        self, config: HuggingFaceConfig, layout: LayoutConfig, training: TrainingConfig
+    ) -> None:
+        self.chunks = [chunk.requires_grad_(False) for chunk in build(config, layout, training)]
         self.version = 0
 
     @torch.no_grad()
     def refresh(self, policy: Policy, version: int) -> None:
         """Become a copy of ``policy`` as it is now, at weight version ``version``."""
-        unwrap(self.model).load_state_dict(unwrap(policy.model).state_dict())
+        for mine, trained in zip(self.chunks, policy.chunks, strict=True):
+            mine.load_state_dict(unwrap(trained).state_dict())
         self.version = version
 
-    def log_probabilities(self, rows: Sequence[Row], temperature: float) -> list[Tensor] | None:
-        """See :func:`engine.training.forward.log_probabilities`."""
-        return log_probabilities(self.model, rows, temperature)
+    def log_probabilities(self, rows: Sequence[Row], policy: Policy) -> list[Tensor] | None:
+        """See :func:`engine.training.forward.log_probabilities`; scored as ``policy`` is."""
+        return log_probabilities(self.chunks, rows, policy.scorer)

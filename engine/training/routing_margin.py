@@ -18,15 +18,18 @@ from megatron.core import parallel_state
 from megatron.core.transformer.moe.router import TopKRouter
 from torch import Tensor
 
+from engine.data.packing import PackedRow
+from engine.parallel.context import whole_row
 from engine.training.forward import Row
 
 
 class RoutingMargins:
     """Records the margins of forward passes that run inside its ``with`` block."""
 
-    def __init__(self, model: torch.nn.Module) -> None:
-        self._routers = [module for module in model.modules() if isinstance(module, TopKRouter)]
-        self._seen: list[Tensor] = []
+    def __init__(self, chunks: Sequence[torch.nn.Module]) -> None:
+        modules = [module for chunk in chunks for module in chunk.modules()]
+        self._routers = [module for module in modules if isinstance(module, TopKRouter)]
+        self._seen: dict[TopKRouter, list[Tensor]] = {router: [] for router in self._routers}
         self._hooks: list[Any] = []
 
     def __enter__(self) -> RoutingMargins:
@@ -43,9 +46,11 @@ class RoutingMargins:
             hook.remove()
 
     @torch.no_grad()
-    def _see(self, router: Any, inputs: tuple[Tensor, ...], outputs: Any) -> None:
+    def _see(self, router: TopKRouter, inputs: tuple[Tensor, ...], outputs: Any) -> None:
         logits = router.gating(inputs[0]).flatten(0, -2).float()
-        self._seen.append(margin(logits, router.topk, router.score_function, router.expert_bias))
+        self._seen[router].append(
+            margin(logits, router.topk, router.score_function, router.expert_bias)
+        )
 
     def of(self, rows: Sequence[Row]) -> list[Tensor]:
         """The smallest margin of each token over all layers, for the rows that were run.
@@ -53,9 +58,9 @@ class RoutingMargins:
         Returns:
             One float32 tensor [tokens] for each row, equal on all ranks that hold its tokens.
         """
-        layers = len(self._routers)
+        seen = [margins for margins in self._seen.values() if margins]
         return [
-            _over_model_ranks(self._seen[i * layers : (i + 1) * layers], len(row.packed.tokens))
+            _over_model_ranks([margins[i] for margins in seen], row.packed)
             for i, row in enumerate(rows)
         ]
 
@@ -82,16 +87,21 @@ def margin(logits: Tensor, topk: int, score_function: str, bias: Tensor | None) 
     return best[:, -2] - best[:, -1]
 
 
-def _over_model_ranks(layers: Sequence[Tensor], tokens: int) -> Tensor:
-    """Bring together what tensor-parallel ranks saw of a row's tokens and stages of its layers."""
+def _over_model_ranks(layers: Sequence[Tensor], row: PackedRow) -> Tensor:
+    """Bring together what tensor- and context-parallel ranks saw of a row and stages of its layers.
+
+    Args:
+        layers: [tokens / cp / tp] of each layer of this rank.
+    """
     tensor_ranks = parallel_state.get_tensor_model_parallel_world_size()
-    device = torch.cuda.current_device()
-    mine = torch.full((tokens // tensor_ranks,), float("inf"), device=device)
+    context_ranks = parallel_state.get_context_parallel_world_size()
+    part = len(row.tokens) // context_ranks // tensor_ranks
+    mine = torch.full((part,), float("inf"), device=torch.cuda.current_device())
     for layer in layers:
         mine = torch.minimum(mine, layer)
     parts = [torch.empty_like(mine) for _ in range(tensor_ranks)]
     dist.all_gather(parts, mine, group=parallel_state.get_tensor_model_parallel_group())
-    whole = torch.cat(parts)
+    whole = whole_row(torch.cat(parts), row.cu_seqlens)
     stages = parallel_state.get_pipeline_model_parallel_group()
     dist.all_reduce(whole, op=dist.ReduceOp.MIN, group=stages)
     return whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,17 +16,17 @@ from engine.weights.gather import Gatherer
 
 
 class Exporter:
-    """Writes ``model``'s weights under Hugging Face names. Built and called by all ranks together.
+    """Writes a model's weights under Hugging Face names. Built and called by all ranks together.
 
     Args:
-        model: the trained model.
+        chunks: the trained model's chunks on this rank.
         source: the folder it came from; config and tokenizer files are copied from there.
     """
 
-    def __init__(self, model: torch.nn.Module, source: HuggingFaceFolder) -> None:
+    def __init__(self, chunks: Sequence[torch.nn.Module], source: HuggingFaceFolder) -> None:
         self._source = source
         self._maps = expand(family_of(source.config).rules(source.config))
-        self._gatherer = Gatherer(model)
+        self._gatherer = Gatherer(chunks)
 
     def export(self, folder: Path) -> None:
         """Write the weights as they are now to ``folder``; returns on all ranks when it is whole.

@@ -6,7 +6,7 @@ tensor data only, all pieces of a rank in one message.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.distributed as dist
@@ -19,10 +19,10 @@ Piece = tuple[str, int | None, tuple[int, ...], tuple[slice, ...]]
 
 
 class Gatherer:
-    """Collects whole tensors of ``model`` on rank 0. Built and called by all ranks together."""
+    """Collects whole tensors of a model on rank 0. Built and called by all ranks together."""
 
-    def __init__(self, model: torch.nn.Module) -> None:
-        self._mine = [shard for shard in shards(model) if shard.main]
+    def __init__(self, chunks: Sequence[torch.nn.Module]) -> None:
+        self._mine = [shard for shard in shards(chunks) if shard.main]
         mine = [(s.key, s.expert, s.shape, s.place) for s in self._mine]
         self._plan: list[list[Piece]] = [[] for _ in range(dist.get_world_size())]
         dist.all_gather_object(self._plan, mine)

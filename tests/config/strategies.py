@@ -24,7 +24,12 @@ def layouts(draw: st.DrawFn) -> dict[str, int]:
     vpp = draw(st.integers(1, 3)) if pp > 1 else 1
     return {
         "processes": stage * pp,
-        **{"tp": tp, "pp": pp, "vpp": vpp, "cp": cp, "ep": ep, "etp": etp},
+        "tp": tp,
+        "pp": pp,
+        "vpp": vpp,
+        "cp": cp,
+        "ep": ep,
+        "etp": etp,
     }
 
 

@@ -28,10 +28,10 @@ from engine.models.torch_layers.attention import PackedAttention
 from engine.models.torch_layers.norm import RMSNorm
 
 
-def decoder_spec(config: TransformerConfig) -> TransformerBlockSubmodules:
+def decoder_spec(config: TransformerConfig, vp_stage: int | None) -> TransformerBlockSubmodules:
     """Specs of the layers that this pipeline stage builds."""
-    first = get_transformer_layer_offset(config)
-    layers = range(first, first + get_num_layers_to_build(config))
+    first = get_transformer_layer_offset(config, vp_stage)
+    layers = range(first, first + get_num_layers_to_build(config, vp_stage))
     return TransformerBlockSubmodules(
         layer_specs=[_layer(config, experts=_is_moe(config, layer)) for layer in layers],
         layer_norm=RMSNorm,

@@ -18,6 +18,7 @@ from engine.checkpoint.folders import CheckpointFolders  # noqa: E402
 from engine.checkpoint.training_state import TrainingState, load, save  # noqa: E402
 from engine.config.layout import LayoutConfig  # noqa: E402
 from engine.config.optimizer import OptimizerConfig  # noqa: E402
+from engine.config.training import TrainingConfig  # noqa: E402
 from engine.data.packing import pack  # noqa: E402
 from engine.models.hugging_face import HuggingFaceFolder  # noqa: E402
 from engine.models.load import load as load_weights  # noqa: E402
@@ -25,7 +26,6 @@ from engine.parallel.groups import (  # noqa: E402
     data_rank,
     data_ranks,
     process_groups,
-    row_multiple,
 )
 from engine.training.forward import log_probabilities  # noqa: E402
 from engine.training.policy import Policy  # noqa: E402
@@ -38,8 +38,10 @@ UPDATES = 3
 class Row:
     """A packed row and the weight of each of its tokens."""
 
-    def __init__(self, samples: list, weight: float) -> None:
-        self.packed = pack(samples, row_multiple=row_multiple())
+    def __init__(self, samples: list, weight: float, layout: LayoutConfig) -> None:
+        self.packed = pack(
+            samples, row_multiple=layout.row_multiple, sample_multiple=layout.sample_multiple
+        )
         self.weights = self.packed.spread([weight] * len(samples))
 
 
@@ -49,17 +51,18 @@ def main(given: dict) -> dict:
     samples = json.loads(Path(given["samples"]).read_text())
     with process_groups(layout, seed=1):
         optimizer = OptimizerConfig(lr=LEARNING_RATE, eps=given["eps"])
-        policy = Policy(folder.config, layout, optimizer, torch.float32)
-        load_weights(policy.model, folder)
+        training = TrainingConfig(dtype="float32", tokens_per_microbatch=1024)
+        policy = Policy(folder.config, layout, optimizer, training)
+        load_weights(policy.chunks, folder)
         policy.parameters_changed()
         mine = samples[data_rank() :: data_ranks()]
         answers = sum(len(answer) for _, answer in samples)
-        rows = [Row(mine[i::2], 1.0 / answers) for i in range(2)]
+        rows = [Row(mine[i::2], 1.0 / answers, layout) for i in range(2)]
         answer = {"logp": _scored(policy, rows, mine, samples)}
 
         checkpoints = CheckpointFolders(Path(given["checkpoints"]), keep=9)
         first = checkpoints.latest() if given.get("resume") else 0
-        state = TrainingState(policy.model, policy.optimizer)
+        state = TrainingState(policy.chunks, policy.optimizer)
         if first:
             load(checkpoints, first, state)
         tokens = sum(len(prompt) + len(response) - 1 for prompt, response in samples)
@@ -69,14 +72,14 @@ def main(given: dict) -> dict:
                 save(checkpoints, update + 1, state, {})
         answer |= {"loss": metrics["loss"], "gradient_norm": metrics["gradient_norm"]}
         answer["expert_load"] = policy.expert_load.take(folder.config["num_hidden_layers"])
-        Exporter(policy.model, folder).export(Path(given["export"]))
+        Exporter(policy.chunks, folder).export(Path(given["export"]))
         dist.barrier()
     return answer
 
 
 def _scored(policy: Policy, rows: list[Row], mine: list, samples: list) -> dict[int, list[float]]:
     """Log-probabilities of responses by the sample's number, where this rank has them."""
-    found = log_probabilities(policy.model, rows, 1.0)
+    found = log_probabilities(policy.chunks, rows, policy.scorer)
     if found is None:
         return {}
     return {

@@ -1,0 +1,83 @@
+"""The policy's network: megatron's GPT model up to the final hidden states.
+
+Logits are never made here. At 32k tokens and 150k words a row's logits are the largest tensor of
+the whole step, and all that training wants of them are two numbers a token: log-probability and
+entropy. ``engine.training.scoring`` computes those from hidden states, chunk by chunk.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from megatron.core.models.gpt import GPTModel
+from torch import Tensor
+
+MtpMode = Literal["off", "joint", "isolated"]
+
+
+class PolicyModel(GPTModel):
+    """One pipeline stage of the model.
+
+    Attributes:
+        mtp_mode: what a training pass does with the multi-token prediction head, if there is one:
+            ``off`` leaves it out; ``joint`` is DeepSeek-V3's (arXiv 2412.19437, section 2.2), its
+            loss teaches the trunk, too; ``isolated`` lets its loss reach the head alone, so that
+            it follows the policy without pulling on it. Passes without gradients leave it out.
+    """
+
+    mtp_mode: MtpMode = "off"
+
+    def _postprocess(
+        self,
+        hidden_states: Tensor,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        labels: Tensor | None,
+        rotary_pos_emb: Tensor | None,
+        rotary_pos_cos: Tensor | None,
+        rotary_pos_sin: Tensor | None,
+        **passed: Any,
+    ) -> Tensor:
+        """End at hidden states.
+
+        Returns:
+            [T', 1, h], T' this rank's part of the row (tokens / cp / tp); with the prediction head
+            [(1 + depths) * T', 1, h], one depth after the other.
+        """
+        if self.depths() == 1:
+            return hidden_states
+        isolated = self.mtp_mode == "isolated"
+        depths: Tensor = self.mtp(
+            input_ids=input_ids,
+            position_ids=position_ids,
+            hidden_states=hidden_states.detach() if isolated else hidden_states,
+            attention_mask=None,
+            rotary_pos_emb=rotary_pos_emb,
+            rotary_pos_cos=rotary_pos_cos,
+            rotary_pos_sin=rotary_pos_sin,
+            packed_seq_params=passed.get("packed_seq_params"),
+            sequence_len_offset=passed.get("sequence_len_offset"),
+            embedding=self._embed_detached if isolated else self.embedding,
+        )
+        if not isolated:
+            return depths
+        return torch.cat([hidden_states, depths[hidden_states.shape[0] :]])
+
+    def depths(self) -> int:
+        """How many hidden states a position gets: 1, and one for each depth of prediction."""
+        if not self.mtp_process or self.mtp_mode == "off" or not torch.is_grad_enabled():
+            return 1
+        return 1 + int(self.config.mtp_num_layers)
+
+    def head_weight(self) -> Tensor:
+        """This rank's rows of the output layer, [V / tp, h]: its own, or the tied embedding."""
+        if self.share_embeddings_and_output_weights:
+            shared: Tensor = self.shared_embedding_or_output_weight()
+            return shared
+        weight: Tensor = self.output_layer.weight
+        return weight
+
+    def _embed_detached(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
+        embedded: Tensor = self.embedding(input_ids=input_ids, position_ids=position_ids)
+        return embedded.detach()
