@@ -6,19 +6,22 @@ from typing import Any
 
 import torch
 from megatron.core import parallel_state
-from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec
-from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
-from megatron.core.transformer.transformer_config import TransformerConfig
+from megatron.core.transformer.multi_latent_attention import MLASelfAttention
+from megatron.core.transformer.transformer_config import MLATransformerConfig, TransformerConfig
 from torch.nn.functional import silu
 
 from engine.config.layout import LayoutConfig
 from engine.config.stages import stage_layers
 from engine.config.training import TrainingConfig
 from engine.errors import RunError
-from engine.models.family import HuggingFaceConfig, family_of
+from engine.models.family import HuggingFaceConfig, family_of, head_dim
 from engine.models.gpt import PolicyModel
-from engine.models.torch_layers.spec import decoder_spec
+from engine.models.layer_specs import decoder_spec, mtp_spec
+from engine.models.rope import ROPE_TYPES, inverse_frequencies, rope_settings
 from engine.platform import accelerator
+
+LATENT_NORM_EPSILON = 1e-6
+"""Of the norms of compressed queries, keys and values in latent attention."""
 
 
 def build(
@@ -48,27 +51,23 @@ def _chunk(
     place = {"ignore_virtual": False, "vp_stage": vp_stage}
     model = PolicyModel(
         config=transformer,
-        transformer_layer_spec=_decoder_spec(transformer, vp_stage),
+        transformer_layer_spec=decoder_spec(transformer, vp_stage),
+        mtp_block_spec=mtp_spec(transformer, vp_stage),
         vocab_size=config["vocab_size"],
         max_sequence_length=config["max_position_embeddings"],
         pre_process=parallel_state.is_pipeline_first_stage(**place),
         post_process=parallel_state.is_pipeline_last_stage(**place),
         position_embedding_type="rope",
-        rotary_base=rope_theta(config),
         share_embeddings_and_output_weights=config.get("tie_word_embeddings", False),
         vp_stage=vp_stage,
     )
     model.cuda(torch.cuda.current_device())
+    if transformer.multi_latent_attention:
+        _set_latent_norm_epsilon(model)
+    else:
+        _set_frequencies(model, config)
     _reduce_experts_over_their_own_ranks(model)
     return model
-
-
-def _decoder_spec(
-    transformer: TransformerConfig, vp_stage: int | None
-) -> TransformerBlockSubmodules:
-    if accelerator.has_gpu():
-        return get_gpt_decoder_block_spec(transformer, True, vp_stage=vp_stage)
-    return decoder_spec(transformer, vp_stage)
 
 
 def _reduce_experts_over_their_own_ranks(model: torch.nn.Module) -> None:
@@ -83,9 +82,27 @@ def _reduce_experts_over_their_own_ranks(model: torch.nn.Module) -> None:
             parameter.allreduce = False
 
 
-def rope_theta(config: HuggingFaceConfig) -> float:
-    """The base of the rotary position embedding: transformers 5 and 4 keep it in two places."""
-    return float(config.get("rope_parameters", config)["rope_theta"])
+def _set_frequencies(model: torch.nn.Module, config: HuggingFaceConfig) -> None:
+    """Give the rotary embedding its family's frequencies.
+
+    megatron-core 0.16.1 knows Llama 3's stretching only with fixed wavelengths
+    (rotary_pos_embedding.py, ``_apply_scaling``).
+    """
+    frequencies = inverse_frequencies(rope_settings(config, ROPE_TYPES), head_dim(config))
+    model.rotary_pos_emb.inv_freq = frequencies.to(torch.cuda.current_device())
+
+
+def _set_latent_norm_epsilon(model: torch.nn.Module) -> None:
+    """Give the norms inside latent attention DeepSeek's epsilon, whatever ``rms_norm_eps`` says.
+
+    Its published code builds them with their default; megatron gives them the layers' epsilon.
+    """
+    for module in model.modules():
+        if isinstance(module, MLASelfAttention):
+            for name in ("q_layernorm", "kv_layernorm", "linear_q_up_proj", "linear_kv_up_proj"):
+                norm = getattr(module, name, None)  # Transformer Engine's linear holds its norm
+                if norm is not None and hasattr(norm, "eps"):
+                    norm.eps = LATENT_NORM_EPSILON
 
 
 def transformer_config(
@@ -102,7 +119,8 @@ def transformer_config(
         raise RunError(f"model: config.json lacks the key {missing}") from None
     dtype: torch.dtype = getattr(torch, training.dtype)
     mtp = architecture.get("mtp_num_layers") or 0
-    return TransformerConfig(
+    kind = MLATransformerConfig if "multi_latent_attention" in architecture else TransformerConfig
+    return kind(
         **architecture,
         **_layout_arguments(layout, architecture["num_layers"], mtp),
         **_numerics(dtype),

@@ -33,7 +33,10 @@ class Family:
     rules: Callable[[HuggingFaceConfig], Sequence[Rule]]
 
 
-_FAMILIES = {"qwen3_moe": "engine.models.families.qwen3_moe"}
+_FAMILIES = {
+    name: f"engine.models.families.{name}"
+    for name in ("deepseek_v3", "llama", "qwen2", "qwen3", "qwen3_moe")
+}
 """``model_type`` -> the module whose ``FAMILY`` describes it."""
 
 
@@ -49,3 +52,19 @@ def family_of(config: HuggingFaceConfig) -> Family:
         raise RunError(f"model: config.json says model_type {model_type!r}; known are: {known}")
     family: Family = import_module(_FAMILIES[model_type]).FAMILY
     return family
+
+
+def check_expressed(config: HuggingFaceConfig, known: Mapping[str, Any]) -> None:
+    """Compare ``config`` with the only values that a family expresses; a missing key passes.
+
+    Raises:
+        RunError: a key has another value.
+    """
+    for key, value in known.items():
+        if config.get(key, value) not in (value, None):
+            raise RunError(f"model: config.json has {key} {config[key]!r}, only {value!r} is known")
+
+
+def head_dim(config: HuggingFaceConfig) -> int:
+    """Channels of an attention head: a key of its own, or the hidden size cut into heads."""
+    return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])

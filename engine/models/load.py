@@ -33,7 +33,10 @@ def load(chunks: Sequence[torch.nn.Module], folder: HuggingFaceFolder) -> None:
         if (shard.key, shard.expert) not in maps:
             raise RunError(f"model: no weight rule of the family makes {shard.key}")
         tensor_map = maps[shard.key, shard.expert]
-        whole = tensor_map.to_megatron([folder.tensor(name) for name in tensor_map.names])
+        try:
+            whole = tensor_map.to_megatron([folder.tensor(name) for name in tensor_map.names])
+        except ValueError as error:
+            raise RunError(f"model: {', '.join(tensor_map.names)} {error}") from None
         if tuple(whole.shape) != shard.shape:
             raise RunError(
                 f"model: {', '.join(tensor_map.names)} make a tensor of shape "

@@ -43,6 +43,27 @@ class Same:
 
 
 @dataclass(frozen=True)
+class Copies:
+    """One tensor that a checkpoint holds under several names, as it does the MTP head's embedding.
+
+    ``join`` raises ValueError if they differ.
+    """
+
+    names: int = 1
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """The first part; the others must equal it."""
+        first, *others = parts
+        if not all(torch.equal(first, other) for other in others):
+            raise ValueError("should be copies of one tensor, found them different")
+        return first
+
+    def split(self, tensor: Tensor) -> list[Tensor]:
+        """The tensor itself, then true copies: safetensors refuses to write shared memory."""
+        return [tensor, *(tensor.clone() for _ in range(self.names - 1))]
+
+
+@dataclass(frozen=True)
 class GateUp:
     """``[gate; up]`` along the rows: megatron sends the first half of fc1 through SiLU."""
 

@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 import torch
 from megatron.core import parallel_state
-from megatron.core.packed_seq_params import PackedSeqParams
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor
 
 from engine.data.packing import PackedRow
+from engine.models.mtp import PackedRowParams
 from engine.models.shards import unwrap
 from engine.parallel.context import my_slice
 from engine.training.scoring import Scorer
@@ -33,17 +33,18 @@ def hidden_states(chunk: torch.nn.Module, row: PackedRow) -> Tensor:
         [T', 1, h], T' = tokens / cp / tp: the activations for the next stage, or what
         ``PolicyModel`` ends at.
     """
-    packed = PackedSeqParams(
+    mine = my_slice(row.cu_seqlens, len(row.tokens))
+    tokens, positions, padding = (
+        values[None] if mine is None else values[mine][None]
+        for values in (row.tokens, row.position_ids, row.padding_mask)
+    )
+    packed = PackedRowParams(
         qkv_format="thd",
         cu_seqlens_q=row.cu_seqlens,
         cu_seqlens_kv=row.cu_seqlens,
         max_seqlen_q=row.longest,
         max_seqlen_kv=row.longest,
-    )
-    mine = my_slice(row.cu_seqlens, len(row.tokens))
-    tokens, positions, padding = (
-        values[None] if mine is None else values[mine][None]
-        for values in (row.tokens, row.position_ids, row.padding_mask)
+        padding_mask=padding,
     )
     out: Tensor = chunk(
         tokens,

@@ -1,1 +1,6 @@
-"""Layers for the path without Transformer Engine: attention, norm, and the spec that uses them."""
+"""Layers for the path without Transformer Engine: attention, norm, and the specs that use them."""
+
+from engine.models.torch_layers.norm import RMSNorm
+from engine.models.torch_layers.spec import layer_specs, mtp_layer_spec
+
+__all__ = ["RMSNorm", "layer_specs", "mtp_layer_spec"]

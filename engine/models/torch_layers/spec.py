@@ -1,6 +1,6 @@
-"""The decoder's layer spec without Transformer Engine.
+"""Layer specs without Transformer Engine.
 
-Module names and checkpoint keys are those of the Transformer Engine spec, so that either loads the
+Module names and checkpoint keys are those of the Transformer Engine specs, so that either loads the
 other's checkpoints: there a norm that precedes a column-parallel linear is fused into it.
 """
 
@@ -12,60 +12,86 @@ from megatron.core.models.gpt.gpt_layer_specs import get_mlp_module_spec_for_bac
 from megatron.core.transformer.attention import SelfAttention, SelfAttentionSubmodules
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.identity_op import IdentityOp
+from megatron.core.transformer.multi_latent_attention import (
+    MLASelfAttention,
+    MLASelfAttentionSubmodules,
+)
+from megatron.core.transformer.multi_token_prediction import (
+    MultiTokenPredictionLayer,
+    MultiTokenPredictionLayerSubmodules,
+)
 from megatron.core.transformer.spec_utils import ModuleSpec
-from megatron.core.transformer.transformer_block import (
-    TransformerBlockSubmodules,
-    get_num_layers_to_build,
-)
 from megatron.core.transformer.transformer_config import TransformerConfig
-from megatron.core.transformer.transformer_layer import (
-    TransformerLayer,
-    TransformerLayerSubmodules,
-    get_transformer_layer_offset,
-)
+from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
 
 from engine.models.torch_layers.attention import PackedAttention
 from engine.models.torch_layers.norm import RMSNorm
+from engine.models.torch_layers.replicated_linear import (
+    ReplicatedLinear,
+    allow_in_latent_attention,
+)
 
 
-def decoder_spec(config: TransformerConfig, vp_stage: int | None) -> TransformerBlockSubmodules:
-    """Specs of the layers that this pipeline stage builds."""
-    first = get_transformer_layer_offset(config, vp_stage)
-    layers = range(first, first + get_num_layers_to_build(config, vp_stage))
-    return TransformerBlockSubmodules(
-        layer_specs=[_layer(config, experts=_is_moe(config, layer)) for layer in layers],
-        layer_norm=RMSNorm,
+def layer_specs(config: TransformerConfig) -> list[ModuleSpec]:
+    """The specs of all layers of the model, dense or with experts."""
+    frequency = config.moe_layer_freq
+    dense, sparse = _layer(config, experts=False), _layer(config, experts=True)
+    if config.num_moe_experts is None:
+        return [dense] * config.num_layers
+    if isinstance(frequency, int):
+        frequency = [int(layer % frequency == 0) for layer in range(config.num_layers)]
+    return [sparse if experts else dense for experts in frequency]
+
+
+def mtp_layer_spec(layer: ModuleSpec) -> ModuleSpec:
+    """The spec of a multi-token prediction depth whose transformer layer is ``layer``."""
+    return ModuleSpec(
+        module=MultiTokenPredictionLayer,
+        submodules=MultiTokenPredictionLayerSubmodules(
+            enorm=RMSNorm,
+            hnorm=RMSNorm,
+            eh_proj=LocalSpecProvider().column_parallel_linear(),
+            transformer_layer=layer,
+            layer_norm=RMSNorm,
+        ),
     )
 
 
-def _is_moe(config: TransformerConfig, layer: int) -> bool:
-    if config.num_moe_experts is None:
-        return False
-    frequency = config.moe_layer_freq
-    return bool(frequency[layer]) if isinstance(frequency, list) else layer % frequency == 0
-
-
 def _layer(config: TransformerConfig, experts: bool) -> ModuleSpec:
-    keys = {"input_layernorm.": "self_attention.linear_qkv.layer_norm_"}
-    if not experts:
-        keys["pre_mlp_layernorm."] = "mlp.linear_fc1.layer_norm_"
+    latent = config.multi_latent_attention
+    attention = _latent_attention() if latent else _grouped_query_attention(config)
     return ModuleSpec(
         module=TransformerLayer,
         submodules=TransformerLayerSubmodules(
             input_layernorm=RMSNorm,
-            self_attention=_attention(config),
+            self_attention=attention,
             self_attn_bda=get_bias_dropout_add,
             pre_mlp_layernorm=RMSNorm,
             mlp=get_mlp_module_spec_for_backend(
                 LocalSpecProvider(), num_experts=config.num_moe_experts if experts else None
             ),
             mlp_bda=get_bias_dropout_add,
-            sharded_state_dict_keys_map=keys,
+            sharded_state_dict_keys_map=_fused_names(latent, experts),
         ),
     )
 
 
-def _attention(config: TransformerConfig) -> ModuleSpec:
+def _fused_names(latent: bool, experts: bool) -> dict[str, str]:
+    """Our prefix of a norm's key -> the prefix that Transformer Engine's fused linear gives it."""
+    attention = "self_attention."
+    if latent:
+        keys = {
+            f"{attention}q_layernorm.": f"{attention}linear_q_up_proj.layer_norm_",
+            f"{attention}kv_layernorm.": f"{attention}linear_kv_up_proj.layer_norm_",
+        }
+    else:
+        keys = {"input_layernorm.": f"{attention}linear_qkv.layer_norm_"}
+    if not experts:
+        keys["pre_mlp_layernorm."] = "mlp.linear_fc1.layer_norm_"
+    return keys
+
+
+def _grouped_query_attention(config: TransformerConfig) -> ModuleSpec:
     backend = LocalSpecProvider()
     qk_norm = RMSNorm if config.qk_layernorm else IdentityOp
     return ModuleSpec(
@@ -77,5 +103,25 @@ def _attention(config: TransformerConfig) -> ModuleSpec:
             linear_proj=backend.row_parallel_linear(),
             q_layernorm=qk_norm,
             k_layernorm=qk_norm,
+        ),
+    )
+
+
+def _latent_attention() -> ModuleSpec:
+    allow_in_latent_attention()
+    backend = LocalSpecProvider()
+    return ModuleSpec(
+        module=MLASelfAttention,
+        params={"attn_mask_type": AttnMaskType.causal},
+        submodules=MLASelfAttentionSubmodules(
+            linear_q_proj=backend.column_parallel_linear(),
+            linear_q_down_proj=ReplicatedLinear,
+            linear_q_up_proj=backend.column_parallel_linear(),
+            linear_kv_down_proj=ReplicatedLinear,
+            linear_kv_up_proj=backend.column_parallel_linear(),
+            core_attention=PackedAttention,
+            linear_proj=backend.row_parallel_linear(),
+            q_layernorm=RMSNorm,
+            kv_layernorm=RMSNorm,
         ),
     )

@@ -1,0 +1,27 @@
+"""What grouped-query models have in common: the Qwen and Llama families."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.models.family import HuggingFaceConfig, head_dim
+from engine.models.rope import ROPE_TYPES, rope_settings
+
+
+def shared_arguments(config: HuggingFaceConfig) -> dict[str, Any]:
+    """Keyword arguments of megatron's ``TransformerConfig`` that they share.
+
+    Raises:
+        RunError: a kind of rotary embedding that is not expressed here.
+    """
+    rope_settings(config, ROPE_TYPES)
+    return {
+        "num_layers": config["num_hidden_layers"],
+        "hidden_size": config["hidden_size"],
+        "ffn_hidden_size": config["intermediate_size"],
+        "num_attention_heads": config["num_attention_heads"],
+        "num_query_groups": config["num_key_value_heads"],
+        "kv_channels": head_dim(config),
+        "layernorm_epsilon": config["rms_norm_eps"],
+        "init_method_std": config.get("initializer_range", 0.02),
+    }

@@ -1,0 +1,137 @@
+"""Weight rules that families share: one function for each part of a model.
+
+Sources: transformers' modeling files for Hugging Face's names, megatron-core's Transformer Engine
+layer specs for ours (a norm before a column-parallel linear is part of that linear there).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.models.family import HuggingFaceConfig, head_dim
+from engine.models.weight_rules import Copies, GateUp, GroupedQkv, Join, Rule, Same
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a layer's weights are: the prefixes on both sides, perhaps for a range of layers."""
+
+    megatron: str
+    hugging_face: str
+    layers: range | None = None
+
+    def rule(
+        self, ours: str, *theirs: str, join: Join | None = None, experts: int | None = None
+    ) -> Rule:
+        """A rule for names relative to this place."""
+        names = tuple(self.hugging_face + name for name in theirs)
+        return Rule(self.megatron + ours, names, join or Same(), self.layers, experts)
+
+
+def decoder_layers(layers: range) -> Place:
+    """The place of some of the decoder's layers."""
+    return Place("decoder.layers.{layer}.", "model.layers.{layer}.", layers)
+
+
+def outside_the_layers(
+    config: HuggingFaceConfig,
+    embedding_copies: tuple[str, ...] = (),
+    head_copies: tuple[str, ...] = (),
+) -> list[Rule]:
+    """Embedding, last norm and, unless tied to the embedding, output layer.
+
+    Args:
+        config: contents of ``config.json``.
+        embedding_copies, head_copies: further Hugging Face tensors equal to the embedding and to
+            the output layer.
+    """
+    embedding = ("model.embed_tokens.weight", *embedding_copies)
+    found = [
+        Rule("embedding.word_embeddings.weight", embedding, Copies(len(embedding))),
+        Rule("decoder.final_layernorm.weight", ("model.norm.weight",)),
+    ]
+    if not config.get("tie_word_embeddings", False):
+        head = ("lm_head.weight", *head_copies)
+        found.append(Rule("output_layer.weight", head, Copies(len(head))))
+    return found
+
+
+def grouped_query_attention(
+    place: Place, config: HuggingFaceConfig, *, bias: bool = False, qk_norm: bool = False
+) -> list[Rule]:
+    """Grouped-query attention and the norm before it."""
+    here, there = "self_attention.", "self_attn."
+    qkv = GroupedQkv(config["num_attention_heads"], config["num_key_value_heads"], head_dim(config))
+    rules = [
+        place.rule(f"{here}linear_qkv.layer_norm_weight", "input_layernorm.weight"),
+        place.rule(f"{here}linear_proj.weight", f"{there}o_proj.weight"),
+    ]
+    for kind in ("weight", "bias") if bias else ("weight",):
+        projections = [f"{there}{name}_proj.{kind}" for name in "qkv"]
+        rules.append(place.rule(f"{here}linear_qkv.{kind}", *projections, join=qkv))
+    for name in "qk" if qk_norm else "":
+        rules.append(place.rule(f"{here}{name}_layernorm.weight", f"{there}{name}_norm.weight"))
+    return rules
+
+
+def latent_attention(place: Place, *, query_rank: int | None) -> list[Rule]:
+    """DeepSeek's multi-head latent attention and the norm before it.
+
+    Args:
+        place: of the layers.
+        query_rank: rank of the query's compression; None for a query that is not compressed.
+    """
+    here, there = "self_attention.", "self_attn."
+    same = {
+        "linear_kv_down_proj.weight": "kv_a_proj_with_mqa.weight",
+        "linear_kv_up_proj.layer_norm_weight": "kv_a_layernorm.weight",
+        "linear_kv_up_proj.weight": "kv_b_proj.weight",
+        "linear_proj.weight": "o_proj.weight",
+    }
+    if query_rank is None:
+        same["linear_q_proj.weight"] = "q_proj.weight"
+    else:
+        same["linear_q_down_proj.weight"] = "q_a_proj.weight"
+        same["linear_q_up_proj.layer_norm_weight"] = "q_a_layernorm.weight"
+        same["linear_q_up_proj.weight"] = "q_b_proj.weight"
+    return [
+        place.rule("input_layernorm.weight", "input_layernorm.weight"),
+        *(place.rule(here + ours, there + theirs) for ours, theirs in same.items()),
+    ]
+
+
+def dense_mlp(place: Place) -> list[Rule]:
+    """SwiGLU and the norm before it."""
+    return [
+        place.rule("mlp.linear_fc1.layer_norm_weight", "post_attention_layernorm.weight"),
+        *_swiglu(place, "mlp.", "mlp."),
+    ]
+
+
+def experts(place: Place, count: int, *, bias: bool = False, shared: bool = False) -> list[Rule]:
+    """Router, SwiGLU experts and the norm before them.
+
+    Args:
+        place: of the layers.
+        count: number of routed experts.
+        bias: whether the router has DeepSeek-V3's bias for balance.
+        shared: whether every token also goes through shared experts.
+    """
+    rules = [
+        place.rule("pre_mlp_layernorm.weight", "post_attention_layernorm.weight"),
+        place.rule("mlp.router.weight", "mlp.gate.weight"),
+        *_swiglu(place, "mlp.experts.experts.", "mlp.experts.{expert}.", count),
+    ]
+    if bias:
+        rules.append(place.rule("mlp.router.expert_bias", "mlp.gate.e_score_correction_bias"))
+    if shared:
+        rules += _swiglu(place, "mlp.shared_experts.", "mlp.shared_experts.")
+    return rules
+
+
+def _swiglu(place: Place, here: str, there: str, count: int | None = None) -> list[Rule]:
+    gate_up = (there + "gate_proj.weight", there + "up_proj.weight")
+    return [
+        place.rule(here + "linear_fc1.weight", *gate_up, join=GateUp(), experts=count),
+        place.rule(here + "linear_fc2.weight", there + "down_proj.weight", experts=count),
+    ]

@@ -1,0 +1,148 @@
+"""Small models of every family, with odd shapes: no two sizes are equal by chance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+SAMPLES = (7, 1, 13, 24, 5, 12)
+"""Positions of the samples that are packed into a row."""
+
+_COMMON = {
+    "vocab_size": 67,
+    "hidden_size": 44,
+    "num_hidden_layers": 3,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.1,
+    "tie_word_embeddings": False,
+    "rms_norm_eps": 1e-6,
+}
+_GROUPED = {
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "intermediate_size": 58,
+}
+_LATENT = {
+    "num_attention_heads": 3,
+    "num_key_value_heads": 3,
+    "q_lora_rank": 22,
+    "kv_lora_rank": 18,
+    "qk_nope_head_dim": 10,
+    "qk_rope_head_dim": 6,
+    "v_head_dim": 14,
+    "intermediate_size": 58,
+    "moe_intermediate_size": 26,
+    "first_k_dense_replace": 1,
+    "n_routed_experts": 8,
+    "n_shared_experts": 2,
+    "num_experts_per_tok": 2,
+    "n_group": 1,
+    "topk_group": 1,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 2.5,
+}
+_QWEN3_MOE = {"head_dim": 10, "num_experts": 7, "num_experts_per_tok": 3}
+
+
+def _theta(theta: float) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": "default", "rope_theta": theta}}
+
+
+def _yarn(factor: float, **settings: float) -> dict[str, Any]:
+    rope = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": factor}
+    trained = {"original_max_position_embeddings": 16, "beta_fast": 4, "beta_slow": 1}
+    return {"rope_parameters": {**rope, **trained, **settings}}
+
+
+def _groups(experts: int, groups: int, kept: int, chosen: int) -> dict[str, int]:
+    return {
+        "n_routed_experts": experts,
+        "n_group": groups,
+        "topk_group": kept,
+        "num_experts_per_tok": chosen,
+    }
+
+
+_LLAMA3 = {
+    "rope_parameters": {
+        "rope_type": "llama3",
+        "rope_theta": 200.0,
+        "factor": 5.0,
+        "low_freq_factor": 1.5,
+        "high_freq_factor": 6.0,
+        "original_max_position_embeddings": 90,
+    }
+}
+
+MODELS: dict[str, dict[str, Any]] = {
+    "deepseek_v3, plain rope": {"model_type": "deepseek_v3", **_LATENT, **_theta(5000.0)},
+    "deepseek_v3, yarn, 1 of 2 groups": {
+        "model_type": "deepseek_v3",
+        **_LATENT,
+        **_yarn(4.0, mscale=1.0, mscale_all_dim=1.0),
+        **_groups(8, 2, 1, 2),
+    },
+    "deepseek_v3, yarn without mscale_all_dim, 2 of 4 groups": {
+        "model_type": "deepseek_v3",
+        **_LATENT,
+        **_yarn(4.0, mscale=0.7, mscale_all_dim=0.0),
+        **_groups(12, 4, 2, 3),
+    },
+    "deepseek_v3, yarn with two mscales, no query rank, scores as they are": {
+        "model_type": "deepseek_v3",
+        **_LATENT,
+        **_yarn(40.0, mscale=0.7, mscale_all_dim=0.5),
+        **_groups(12, 4, 3, 5),
+        "q_lora_rank": None,
+        "norm_topk_prob": False,
+    },
+    "deepseek_v3, one expert of 3 groups, another epsilon": {
+        "model_type": "deepseek_v3",
+        **_LATENT,
+        **_theta(10000.0),
+        **_groups(9, 3, 2, 1),
+        "rms_norm_eps": 1e-3,
+        "routed_scaling_factor": 1.0,
+    },
+    "qwen3_moe": {
+        "model_type": "qwen3_moe",
+        **_GROUPED,
+        **_QWEN3_MOE,
+        **_theta(1e6),
+        "moe_intermediate_size": 26,
+        "norm_topk_prob": True,
+    },
+    "qwen3_moe, scores as they are, tied": {
+        "model_type": "qwen3_moe",
+        **_GROUPED,
+        **_QWEN3_MOE,
+        **_theta(1e4),
+        "moe_intermediate_size": 26,
+        "norm_topk_prob": False,
+        "tie_word_embeddings": True,
+    },
+    "qwen3": {"model_type": "qwen3", **_GROUPED, **_theta(1e6), "head_dim": 12},
+    "qwen2": {"model_type": "qwen2", **_GROUPED, **_theta(1e6), "hidden_size": 48},
+    "qwen2, tied": {
+        "model_type": "qwen2",
+        **_GROUPED,
+        **_theta(1e4),
+        "hidden_size": 60,
+        "tie_word_embeddings": True,
+    },
+    "llama, stretched": {
+        "model_type": "llama",
+        **_GROUPED,
+        **_LLAMA3,
+        "hidden_size": 42,
+        "head_dim": 16,
+    },
+    "llama, tied": {
+        "model_type": "llama",
+        **_GROUPED,
+        **_theta(5e5),
+        "hidden_size": 36,
+        "tie_word_embeddings": True,
+    },
+}
+MODELS = {name: {**_COMMON, **settings} for name, settings in MODELS.items()}
+"""Name of the case -> contents of its ``config.json``."""
