@@ -39,6 +39,11 @@ class Flops:
         """Sum of the parts."""
         return sum(asdict(self).values())
 
+    @property
+    def main(self) -> int:
+        """Without the multi-token prediction head, which passes without gradients leave out."""
+        return self.total - self.multi_token_prediction
+
 
 def forward_flops(
     architecture: Architecture, vocabulary: int, sample_lengths: Sequence[int]
@@ -72,7 +77,10 @@ def forward_flops(
 def training_flops(
     architecture: Architecture, vocabulary: int, sample_lengths: Sequence[int]
 ) -> int:
-    """FLOPs of a forward and backward pass; arguments as for :func:`forward_flops`."""
+    """FLOPs of a forward and backward pass, the prediction head included where there is one.
+
+    Arguments as for :func:`forward_flops`; ``mtp_num_layers`` None or 0 leaves the head out.
+    """
     forward = forward_flops(architecture, vocabulary, sample_lengths).total
     return (1 + BACKWARD_PER_FORWARD) * forward
 

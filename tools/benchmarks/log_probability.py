@@ -148,9 +148,12 @@ def peak(device: str) -> int:
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
-def measure(options: argparse.Namespace) -> Iterator[Result]:
-    """Run every size; the naive code only where its memory is expected to suffice."""
-    needs = 5 * 4 * options.vocabulary  # bytes per token, until they have been measured
+def measure(options: argparse.Namespace) -> Iterator[dict[str, Result]]:
+    """For every size and kind of passes: results by code.
+
+    The naive code runs only where its memory is expected to suffice.
+    """
+    naive_needs = 5 * 4 * options.vocabulary  # bytes per token, until they have been measured
     for tokens in sorted(options.tokens):
         case = Case(
             tokens,
@@ -160,16 +163,19 @@ def measure(options: argparse.Namespace) -> Iterator[Result]:
             options.dtype,
             options.device,
         )
-        fits = needs * tokens <= options.memory_gib * 1024 * MIB
+        expected = naive_needs * tokens / MIB
+        fits = expected <= options.memory_gib * 1024
         if not fits:
-            print(f"naive is left out at {tokens} tokens: {needs * tokens / MIB:,.0f} MiB expected")
-        for result in take_turns(case, CODES if fits else CODES[1:], options):
-            if result.code == "naive":
-                needs = result.peak_bytes_per_token
-            yield result
+            print(f"{tokens:8} naive is left out: {expected:,.0f} MiB expected", flush=True)
+        for results in take_turns(case, CODES if fits else CODES[1:], options):
+            if "naive" in results:
+                naive_needs = results["naive"].peak_bytes_per_token
+            yield results
 
 
-def take_turns(case: Case, codes: Sequence[str], options: argparse.Namespace) -> Iterator[Result]:
+def take_turns(
+    case: Case, codes: Sequence[str], options: argparse.Namespace
+) -> Iterator[dict[str, Result]]:
     """Let fresh processes, one per code, take turns at both kinds of passes."""
     with ExitStack() as stack:
         processes = {
@@ -185,7 +191,7 @@ def take_turns(case: Case, codes: Sequence[str], options: argparse.Namespace) ->
                 for code in codes:
                     once = processes[code].submit(run_once, case, code, passes).result()
                     runs[code].append(once)
-            yield from (summary(case, code, passes, runs[code]) for code in codes)
+            yield {code: summary(case, code, passes, runs[code]) for code in codes}
 
 
 def summary(case: Case, code: str, passes: str, runs: Sequence[Once]) -> Result:
@@ -201,34 +207,29 @@ def summary(case: Case, code: str, passes: str, runs: Sequence[Once]) -> Result:
     )
 
 
-def table(results: Sequence[Result]) -> str:
-    """Lay the results out as text; ratios are naive / chunked memory and chunked / naive speed."""
-    found = {(r.tokens, r.passes, r.code): r for r in results}
-    lines = [
-        f"{'':28}{'peak MiB':>20}{'':>8}{'KiB per token':>20}{'tokens/s':>20}",
-        f"{'tokens':>8} {'':19}{'naive':>10}{'chunked':>10}{'less':>8}"
-        f"{'naive':>10}{'chunked':>10}{'naive':>10}{'chunked':>10}{'faster':>8}",
+HEAD = f"""{"":28}{"peak MiB":>20}{"":8}{"KiB per token":>20}{"tokens/s":>20}
+{"tokens":>8} {"":19}{"naive":>10}{"chunked":>10}{"less":>8}{"naive":>10}{"chunked":>10}\
+{"naive":>10}{"chunked":>10}{"faster":>8}"""
+
+
+def line(results: dict[str, Result]) -> str:
+    """Lay one size out as a line of the table; ratios are in favour of the chunked code."""
+    ours, base = results["chunked"], results.get("naive")
+    columns = [
+        [result.peak_bytes / MIB, result.peak_bytes_per_token / 1024, result.tokens_per_second]
+        for result in (base, ours)
+        if result
     ]
-    for (tokens, passes, code), ours in found.items():
-        if code != "chunked":
-            continue
-        base = found.get((tokens, passes, "naive"))
-        lines.append(
-            f"{tokens:8} {passes:19}"
-            + (f"{base.peak_bytes / MIB:10,.0f}" if base else f"{'-':>10}")
-            + f"{ours.peak_bytes / MIB:10,.0f}"
-            + (f"{base.peak_bytes / ours.peak_bytes:7.1f}x" if base else f"{'':8}")
-            + (f"{base.peak_bytes_per_token / 1024:10,.0f}" if base else f"{'-':>10}")
-            + f"{ours.peak_bytes_per_token / 1024:10,.0f}"
-            + (f"{base.tokens_per_second:10,.0f}" if base else f"{'-':>10}")
-            + f"{ours.tokens_per_second:10,.0f}"
-            + (f"{ours.tokens_per_second / base.tokens_per_second:7.2f}x" if base else "")
-        )
-    return "\n".join(lines)
+    cells = [[f"{number:10,.0f}" for number in column] for column in columns]
+    theirs, mine = cells if base else [[f"{'-':>10}"] * 3, cells[0]]
+    less = f"{base.peak_bytes / ours.peak_bytes:7.1f}x" if base else " " * 8
+    faster = f"{ours.tokens_per_second / base.tokens_per_second:7.2f}x" if base else ""
+    memory, per_token, speed = (a + b for a, b in zip(theirs, mine, strict=True))
+    return f"{ours.tokens:8} {ours.passes:19}{memory}{less}{per_token}{speed}{faster}"
 
 
-def main() -> None:
-    """Measure, print the table, and write JSON where asked to."""
+def options_of_command_line() -> argparse.Namespace:
+    """Read the arguments."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -243,20 +244,33 @@ def main() -> None:
     add("--device", choices=["cpu", "cuda"], default="cuda" if gpu else "cpu")
     add("--repeats", type=int, default=3, help="passes of each kind (default: %(default)s)")
     add("--seconds", type=float, default=15.0, help="no further turn after (default: %(default)s)")
-    add("--memory-gib", type=float, default=round(free / 2**31, 1), help="naive may use this much")
+    add(
+        "--memory-gib",
+        type=float,
+        default=round(free / 2**31, 1),
+        help="sizes where naive would need more are left out (default: half of what is free)",
+    )
     add("--json", type=Path, help="write the results here as well")
-    options = parser.parse_args()
-    results = list(measure(options))
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure, print the table, and write JSON where asked to."""
+    options = options_of_command_line()
     device = torch.cuda.get_device_name() if options.device == "cuda" else "CPU"
     print(
         f"{device}, {torch.get_num_threads()} threads, {options.dtype}: h {options.hidden}, "
-        f"vocabulary {options.vocabulary}, chunks of {options.chunk_tokens} tokens"
+        f"vocabulary {options.vocabulary}, chunks of {options.chunk_tokens} tokens\n{HEAD}",
+        flush=True,
     )
-    print(table(results))
+    found: list[Result] = []
+    for results in measure(options):
+        print(line(results), flush=True)
+        found += results.values()
     if options.json:
         settings = {name: value for name, value in vars(options).items() if name != "json"}
         settings |= {"device_name": device, "threads": torch.get_num_threads()}
-        report = {"settings": settings, "results": [asdict(result) for result in results]}
+        report = {"settings": settings, "results": [asdict(result) for result in found]}
         options.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
