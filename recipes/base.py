@@ -58,7 +58,8 @@ def is_made(config: Config) -> bool:
         return False
     made = json.loads(config.result_file.read_text())["config"]
     wanted = config.model_dump(mode="json")
-    differing = [key for key in wanted if key != "run_dir" and wanted[key] != made.get(key)]
+    changes_nothing = {"run_dir", "data"}
+    differing = [k for k in wanted if k not in changes_nothing and wanted[k] != made.get(k)]
     if differing:
         raise RunError(
             f"run_dir: {config.run_dir} holds a base made with another {', '.join(differing)}; "

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from engine.config.checkpoint import CheckpointConfig
+from engine.config.data import DataConfig
 from engine.config.layout import LayoutConfig
 from engine.config.optimizer import OptimizerConfig
 from engine.config.section import Section
@@ -47,6 +48,7 @@ class BaseConfig(Section):
     architecture: Path = Field(description="a Hugging Face config.json")
     layout: LayoutConfig
     training: TrainingConfig
+    data: DataConfig = DataConfig()
     corpus: CorpusConfig = CorpusConfig()
     stages: list[StageConfig] = Field(min_length=1, description="one after the other")
     gate: GateConfig

@@ -7,7 +7,7 @@ where causal attention never looks at it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
@@ -83,12 +83,22 @@ class PackedRow:
 
     def to(self, device: torch.device | str) -> PackedRow:
         """Return the same row with every tensor on ``device``."""
-        moved = {
-            name: value.to(device, non_blocking=True)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
-        }
-        return replace(self, **moved)
+        return self._with_each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> PackedRow:
+        """Return the same row in page-locked memory, from where ``to`` copies beside the host."""
+        return self._with_each(lambda tensor: tensor.pin_memory())
+
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        """Tell the allocator that ``stream`` uses the row too, before its memory is used again."""
+        for tensor in self._tensors().values():
+            tensor.record_stream(stream)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+    def _with_each(self, change: Callable[[Tensor], Tensor]) -> PackedRow:
+        return replace(self, **{name: change(value) for name, value in self._tensors().items()})
 
     def _as_tensor(self, values: Sequence[float] | Tensor) -> Tensor:
         if isinstance(values, Tensor):

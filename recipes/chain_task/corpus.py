@@ -64,3 +64,8 @@ class Corpus:
             problem = draw_problem(draw, self._problems)
         answer = write_answer(problem, self._style, draw)
         return Document(encode(problem.words), encode(answer))
+
+    def sample(self, index: int) -> tuple[list[int], list[int]]:
+        """Return document ``index`` as a loader's ``Source`` gives it: prompt and response."""
+        document = self.document(index)
+        return document.prompt_tokens, document.tokens
