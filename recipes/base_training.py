@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 import torch.distributed as dist
@@ -16,10 +19,11 @@ from engine.algorithms.learning_rate import learning_rate
 from engine.algorithms.next_token import next_token_loss
 from engine.checkpoint.folders import CheckpointFolders
 from engine.checkpoint.training_state import TrainingState, load, save
-from engine.config.layout import LayoutConfig
 from engine.config.model_sizes import model_sizes
-from engine.data.minibatches import plan_minibatches
-from engine.data.packing import PackedRow, pack, padded_length
+from engine.data.batches import Batch, BatchReader
+from engine.data.loader import open_loader
+from engine.data.order import in_turn
+from engine.data.packing import PackedRow, pack
 from engine.errors import RunError
 from engine.models.hugging_face import HuggingFaceFolder
 from engine.models.shards import unwrap
@@ -37,15 +41,12 @@ from engine.parallel.rank_map import rank_map
 from engine.training.forward import log_probabilities
 from engine.training.policy import Policy
 from engine.weights.export import Exporter
-from recipes.base_config import BaseConfig
+from recipes.base_config import BaseConfig, StageConfig
 from recipes.chain_task.corpus import Corpus
 from recipes.chain_task.gate import forced_trace
 from recipes.chain_task.problems import different_problems
 from recipes.chain_task.prompt_sets import write_prompt_sets
 from recipes.chain_task.vocabulary import WORDS, write_tokenizer
-
-Document = tuple[list[int], list[int]]
-"""Token ids of a problem and of an answer to it."""
 
 LINES_EVERY = 25
 """Updates between two lines of the console and of metrics.jsonl."""
@@ -63,10 +64,11 @@ def train(config: BaseConfig) -> None:
     """Next-token training, stage after stage."""
     with process_groups(config.layout, config.seed):
         run = BaseRun(config)
-        for step in range(run.first_step, config.steps):
-            run.begin_stage_if_due(step)
-            run.update(step)
-            run.checkpoint(step + 1)
+        with closing(run.batches()) as batches:
+            for step, batch in zip(range(run.first_step, config.steps), batches, strict=True):
+                run.begin_stage_if_due(step)
+                run.update(step, batch)
+                run.checkpoint(step + 1)
         run.finish()
 
 
@@ -76,10 +78,6 @@ class BaseRun:
     def __init__(self, config: BaseConfig) -> None:
         self.config = config
         self.source = _model_source(config)
-        self.corpora = {
-            stage.corpus: Corpus(config.corpus, stage.corpus, seed=config.seed)
-            for stage in config.stages
-        }
         self.checkpoints = CheckpointFolders(config.run_dir / "checkpoints", config.checkpoint.keep)
         self.first_step = self.checkpoints.latest() or 0
         self.stage, _ = config.at(max(0, self.first_step - 1))
@@ -98,6 +96,31 @@ class BaseRun:
         config = self.config
         return Policy(self.source.config, config.layout, self.stage.optimizer, config.training)
 
+    def batches(self) -> Generator[Batch, None, None]:
+        """Load the batches from the first step to the last; a stage's first document is its own."""
+        step = self.first_step
+        while step < self.config.steps:
+            stage, update = self.config.at(step)
+            position = update * stage.documents_per_step
+            device = torch.device(torch.cuda.current_device())
+            with open_loader(self.config.data, self._reader(stage), position, device) as loader:
+                yield from islice(loader, stage.steps - update)
+            step += stage.steps - update
+
+    def _reader(self, stage: StageConfig) -> BatchReader:
+        config, layout = self.config, self.config.layout
+        return BatchReader(
+            Corpus(config.corpus, stage.corpus, seed=config.seed),
+            in_turn,
+            samples=stage.documents_per_step,
+            rank=data_rank(),
+            ranks=data_ranks(),
+            tokens_per_microbatch=config.training.tokens_per_microbatch,
+            row_multiple=layout.row_multiple,
+            sample_multiple=layout.sample_multiple,
+            row_count_multiple=layout.microbatch_multiple,
+        )
+
     def begin_stage_if_due(self, step: int) -> None:
         """At the first update of a later stage: the same weights under a fresh optimizer."""
         stage, _ = self.config.at(step)
@@ -109,14 +132,9 @@ class BaseRun:
                 unwrap(chunk).load_state_dict(kept)
             self.policy.parameters_changed()
 
-    def update(self, step: int) -> None:
+    def update(self, step: int, batch: Batch) -> None:
         """Learn the documents of ``step``; the losses are of answers, not of problems."""
         stage, update = self.config.at(step)
-        first = update * stage.documents_per_step
-        corpus = self.corpora[stage.corpus]
-        documents = [corpus.document(first + i) for i in range(stage.documents_per_step)]
-        samples = [(document.prompt_tokens, document.tokens) for document in documents]
-        tokens = sum(len(prompt) + len(answer) - 1 for prompt, answer in samples)
         optimizer = stage.optimizer
         rate = learning_rate(
             update,
@@ -126,9 +144,10 @@ class BaseRun:
             total=stage.steps,
             minimum=optimizer.min_lr,
         )
-        metrics = self.policy.update(self._rows(samples, step), _loss, tokens, rate)
+        rows = [_weighted(row, batch.response_tokens) for row in batch.rows]
+        metrics = self.policy.update(rows, _loss, batch.tokens, rate)
         if self.record is not None:
-            self.record.step(step, metrics, rate, tokens)
+            self.record.step(step, metrics, rate, batch.tokens)
 
     def checkpoint(self, step: int) -> None:
         """Save, where it is due, what a restart needs to begin with ``step``."""
@@ -169,38 +188,26 @@ class BaseRun:
         )
         traces = [forced_trace(problem) for problem in problems]
         mine = traces[data_rank() :: data_ranks()]
-        samples = [(t.prompt_tokens, t.tokens) for t in mine]
-        rows = [_weighted(samples, 1, self.config.layout)] * self.config.layout.microbatch_multiple
+        layout = self.config.layout
+        row = pack(
+            [(trace.prompt_tokens, trace.tokens) for trace in mine],
+            row_multiple=layout.row_multiple,
+            sample_multiple=layout.sample_multiple,
+        ).to(torch.cuda.current_device())
+        rows = [_weighted(row, 1)] * layout.microbatch_multiple
         total = torch.zeros(1, device=torch.cuda.current_device())
         found = log_probabilities(self.policy.chunks, rows, self.policy.scorer)
         if found is not None and counts_its_tokens():
-            for trace, logp in zip(mine, rows[0].packed.gather(found[0]), strict=True):
+            for trace, logp in zip(mine, row.gather(found[0]), strict=True):
                 determined = torch.tensor(trace.determined, device=logp.device)
                 total += logp[determined].sum().exp()
         dist.all_reduce(total)
         return float(total) / count
 
-    def _rows(self, samples: list[Document], step: int) -> list[WeightedRow]:
-        layout = self.config.layout
-        answers = sum(len(answer) for _, answer in samples)
-        (plan,) = plan_minibatches(
-            [padded_length(len(p), len(a), layout.sample_multiple) for p, a in samples],
-            1,
-            data_ranks(),
-            self.config.training.tokens_per_microbatch,
-            seed=step,
-            row_count_multiple=layout.microbatch_multiple,
-        )
-        rows = plan.rows[data_rank()]
-        return [_weighted([samples[i] for i in row], answers, layout) for row in rows]
 
-
-def _weighted(samples: list[Document], answer_tokens: int, layout: LayoutConfig) -> WeightedRow:
-    row = pack(
-        samples, row_multiple=layout.row_multiple, sample_multiple=layout.sample_multiple
-    ).to(torch.cuda.current_device())
-    lengths = [len(answer) for _, answer in samples]
-    return WeightedRow(row, row.spread(token_mean_weights(lengths, answer_tokens)))
+def _weighted(row: PackedRow, answer_tokens: int) -> WeightedRow:
+    weights = token_mean_weights(row.response_lengths, answer_tokens)
+    return WeightedRow(row, row.spread(weights))
 
 
 def _loss(logp: Tensor, entropy: Tensor, row: WeightedRow) -> tuple[Tensor, dict[str, Tensor]]:

@@ -49,6 +49,7 @@ class BatchReader:
         rank: this data-parallel rank, of ``ranks``.
         tokens_per_microbatch: the largest sum of (padded) sample lengths in a row.
         row_multiple, sample_multiple: see :func:`engine.data.packing.pack`.
+        row_count_multiple: see :func:`engine.data.minibatches.plan_minibatches`.
     """
 
     source: Source
@@ -59,6 +60,7 @@ class BatchReader:
     tokens_per_microbatch: int
     row_multiple: int = 1
     sample_multiple: int = 1
+    row_count_multiple: int = 1
 
     def read(self, position: int) -> Batch:
         """Return the batch of numbers ``position`` ... ``position + samples - 1``, on the CPU.
@@ -70,7 +72,14 @@ class BatchReader:
         read = [self.source.sample(self.order(n)) for n in range(position, next_position)]
         lengths = [padded_length(len(p), len(r), self.sample_multiple) for p, r in read]
         # The seed would only say which samples go into which of several minibatches.
-        (plan,) = plan_minibatches(lengths, 1, self.ranks, self.tokens_per_microbatch, seed=0)
+        (plan,) = plan_minibatches(
+            lengths,
+            1,
+            self.ranks,
+            self.tokens_per_microbatch,
+            seed=0,
+            row_count_multiple=self.row_count_multiple,
+        )
         rows = [
             pack(
                 [read[i] for i in row],

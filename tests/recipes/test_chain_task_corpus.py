@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 
@@ -83,3 +84,11 @@ def test_a_document_is_a_prompt_and_an_answer_that_ends(stage: Stage) -> None:
         assert document.tokens.count(EOS_ID) == 1 and document.tokens[-1] == EOS_ID
         # rows of 128 tokens are what the quickstart trains on: none may be longer
         assert len(document.prompt_tokens) + len(document.tokens) <= 128
+
+
+def test_a_corpus_is_a_source_also_in_another_process() -> None:
+    """DALI's worker process gets it pickled."""
+    corpus = Corpus(CONFIG, "web", seed=2)
+    sent = pickle.loads(pickle.dumps(corpus))  # noqa: S301
+    document = corpus.document(3)
+    assert sent.sample(3) == corpus.sample(3) == (document.prompt_tokens, document.tokens)
