@@ -10,6 +10,7 @@ import datetime
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch.distributed as dist
 from megatron.core import parallel_state, tensor_parallel
@@ -23,10 +24,15 @@ COLLECTIVE_LIMIT = datetime.timedelta(minutes=10)
 
 
 @contextmanager
-def process_groups(layout: LayoutConfig, seed: int) -> Iterator[None]:
+def process_groups(
+    layout: LayoutConfig, seed: int, store: dist.Store | None = None
+) -> Iterator[None]:
     """Start the process groups of ``layout`` for this rank, seed it, and end them on leaving.
 
-    Reads ``RANK``, ``WORLD_SIZE``, ``MASTER_ADDR`` and ``MASTER_PORT`` as torchrun sets them.
+    Reads ``RANK`` and ``WORLD_SIZE`` as torchrun sets them.
+
+    Args:
+        store: where ranks meet; default: the one at ``MASTER_ADDR`` and ``MASTER_PORT``.
 
     Raises:
         RunError: the number of started processes is not the layout's.
@@ -36,7 +42,11 @@ def process_groups(layout: LayoutConfig, seed: int) -> Iterator[None]:
         raise RunError(
             f"layout.processes: {layout.processes} trainer processes expected, {started} started"
         )
-    dist.init_process_group(accelerator.backend(), timeout=COLLECTIVE_LIMIT)
+    dist.init_process_group(
+        accelerator.backend(),
+        timeout=COLLECTIVE_LIMIT,
+        **({} if store is None else _meeting_at(store)),
+    )
     try:
         parallel_state.initialize_model_parallel(
             layout.tp,
@@ -51,6 +61,14 @@ def process_groups(layout: LayoutConfig, seed: int) -> Iterator[None]:
     finally:
         parallel_state.destroy_model_parallel()
         dist.destroy_process_group()
+        # parallel_state never empties this list, and a group's threads and sockets live as long
+        # as the last reference to it: a process that starts groups again would pile them up.
+        parallel_state._global_process_group_list = None
+
+
+def _meeting_at(store: dist.Store) -> dict[str, Any]:
+    ranks = {"rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
+    return {"store": store, **ranks}
 
 
 def data_rank() -> int:

@@ -1,0 +1,196 @@
+"""Three updates of a small model in one layout: what every rank of a pool runs."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+from tools.benchmarks import rank_imports  # isort: skip  (readies the platform for megatron)
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from engine.algorithms.aggregation import sequence_mean_weights, token_mean_weights
+from engine.algorithms.grpo import grpo_loss
+from engine.algorithms.next_token import next_token_loss
+from engine.config.layout import LayoutConfig
+from engine.config.optimizer import OptimizerConfig
+from engine.config.training import TrainingConfig
+from engine.data.minibatches import plan_minibatches
+from engine.data.packing import PackedRow, pack, padded_length
+from engine.models.shards import shards
+from engine.parallel.groups import data_rank, data_ranks
+from engine.training.forward import log_probabilities
+from engine.training.policy import Policy
+from engine.weights.gather import Gatherer
+from tools.benchmarks.parity.compare import Outcome, Weights
+
+UPDATES = 3
+LEARNING_RATE = 1e-2
+EPS = 1e-5
+"""Of Adam. With 1e-8 a weight whose gradient is nothing but rounding moves by a full step."""
+SAMPLES = 24
+TOKENS_PER_MICROBATCH = 96
+MTP_LOSS_WEIGHT = 0.3
+
+
+@dataclass
+class ParityRow:
+    """One microbatch of either update; tensors are float32 [tokens]."""
+
+    packed: PackedRow
+    weights: Tensor
+    advantages: Tensor
+    noise: Tensor
+    old_logp: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A prompt, a response, and what GRPO knows of it; ``noise`` has one number a token."""
+
+    prompt: list[int]
+    response: list[int]
+    advantage: float
+    noise: list[float]
+
+
+def three_updates(
+    layout: LayoutConfig, model: dict[str, Any], kinds: list[str], levers: dict[str, Any]
+) -> dict[str, Outcome]:
+    """Three updates of each kind (``sft``, ``grpo``), each from the same first weights.
+
+    Args:
+        model: contents of a ``config.json``.
+        levers: further keys of the section ``training``.
+
+    Returns:
+        kind -> outcome; and under ``before`` the first weights, without losses.
+    """
+    outcomes = {}
+    for kind in kinds:
+        policy = _policy(layout, model, levers, kind)
+        if not outcomes:
+            outcomes["before"] = Outcome([], _weights(policy))
+        rows = _rows(layout, make_samples(model["vocab_size"]), kind)
+        if kind == "grpo":
+            _score(policy, rows)
+        tokens = sum(len(s.prompt) + len(s.response) - 1 for s in make_samples(model["vocab_size"]))
+        losses = [
+            policy.update(rows, LOSSES[kind], tokens, LEARNING_RATE)["loss"] for _ in range(UPDATES)
+        ]
+        outcomes[kind] = Outcome(losses, _weights(policy))
+        del policy
+        rank_imports.release_models()
+    return outcomes
+
+
+def make_samples(words: int) -> list[Sample]:
+    """Samples of very different lengths, the same in every process."""
+    generator = torch.Generator().manual_seed(3)
+    lengths = torch.randint(4, 50, (SAMPLES,), generator=generator).tolist()
+    samples = []
+    for length in lengths:
+        tokens = torch.randint(words, (length,), generator=generator).tolist()
+        cut = int(torch.randint(1, length - 1, (1,), generator=generator))
+        noise = (0.2 * torch.randn(length - cut, generator=generator)).tolist()
+        advantage = float(torch.randn(1, generator=generator))
+        samples.append(Sample(tokens[:cut], tokens[cut:], advantage, noise))
+    return samples
+
+
+def _policy(
+    layout: LayoutConfig, model: dict[str, Any], levers: dict[str, Any], kind: str
+) -> Policy:
+    optimizer = OptimizerConfig(lr=LEARNING_RATE, eps=EPS)
+    training = TrainingConfig(
+        dtype="float32",
+        tokens_per_microbatch=TOKENS_PER_MICROBATCH,
+        logits_chunk_tokens=40,
+        mtp_loss_weight=MTP_LOSS_WEIGHT,
+        **levers,
+    )
+    mtp = "isolated" if kind == "grpo" else "joint"
+    policy = Policy(model, layout, optimizer, training, mtp=mtp)
+    _initialise(policy)
+    return policy
+
+
+@torch.no_grad()
+def _initialise(policy: Policy) -> None:
+    """Give every tensor values that depend on its name alone, whoever holds which part of it."""
+    for shard in shards(policy.chunks):
+        seed = zlib.crc32(f"{shard.key}/{shard.expert}".encode())
+        whole = torch.randn(shard.shape, generator=torch.Generator().manual_seed(seed))
+        around = 1.0 if "norm" in shard.key and shard.key.endswith("weight") else 0.0
+        whole = around + 0.15 * whole
+        shard.data.copy_(whole[shard.place].reshape(shard.data.shape))
+    policy.parameters_changed()
+
+
+def _rows(layout: LayoutConfig, samples: list[Sample], kind: str) -> list[ParityRow]:
+    (plan,) = plan_minibatches(
+        [padded_length(len(s.prompt), len(s.response), layout.sample_multiple) for s in samples],
+        1,
+        data_ranks(),
+        TOKENS_PER_MICROBATCH,
+        seed=0,
+        row_count_multiple=layout.microbatch_multiple,
+    )
+    answers = sum(len(sample.response) for sample in samples)
+    rows = []
+    for members in plan.rows[data_rank()]:
+        chosen = [samples[i] for i in members]
+        packed = pack(
+            [(s.prompt, s.response) for s in chosen],
+            row_multiple=layout.row_multiple,
+            sample_multiple=layout.sample_multiple,
+        ).to(torch.cuda.current_device())
+        lengths = [len(s.response) for s in chosen]
+        weights = (
+            token_mean_weights(lengths, answers)
+            if kind == "sft"
+            else sequence_mean_weights(lengths, len(samples))
+        )
+        rows.append(
+            ParityRow(
+                packed,
+                packed.spread(weights),
+                packed.spread([s.advantage for s in chosen]),
+                packed.scatter([s.noise for s in chosen]),
+            )
+        )
+    return rows
+
+
+def _score(policy: Policy, rows: list[ParityRow]) -> None:
+    found = log_probabilities(policy.chunks, rows, policy.scorer)
+    for row, logp in zip(rows, found or [], strict=False):
+        row.old_logp = logp
+
+
+def _sft(logp: Tensor, entropy: Tensor, row: ParityRow) -> tuple[Tensor, dict[str, Tensor]]:
+    return next_token_loss(logp, row.weights)
+
+
+def _grpo(logp: Tensor, entropy: Tensor, row: ParityRow) -> tuple[Tensor, dict[str, Tensor]]:
+    assert row.old_logp is not None
+    return grpo_loss(
+        logp,
+        row.old_logp + row.noise,
+        row.old_logp - row.noise,
+        row.advantages,
+        row.weights,
+        clip=0.2,
+        kl_coefficient=0.1,
+    )
+
+
+LOSSES = {"sft": _sft, "grpo": _grpo}
+
+
+def _weights(policy: Policy) -> Weights | None:
+    whole = Gatherer(policy.chunks).gather()
+    return whole if dist.get_rank() == 0 else None

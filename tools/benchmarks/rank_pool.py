@@ -1,0 +1,152 @@
+"""Trainer ranks that stay up and serve one layout after another.
+
+Importing torch and megatron takes a rank longer than a small training run. So one server process
+imports them once, the ranks are forked from it, and each layout ("case") starts process groups of
+its own among the first ranks.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from types import TracebackType
+from typing import Any
+
+from engine.config.layout import LayoutConfig
+from engine.errors import RunError
+from tools.benchmarks.local_servers import FreePorts
+
+MEETING_SECONDS = 120.0
+END_SECONDS = 5.0
+
+Case = Callable[..., Any]
+"""What each rank of a layout runs inside its process groups: ``case(layout, **arguments)``.
+
+A function at the top level of a module that can be imported. Its result must be picklable; one that
+is large should be returned by rank 0 alone.
+"""
+
+
+class RankPool:
+    """Up to ``ranks`` processes, started on entering, ended on leaving."""
+
+    def __init__(self, ranks: int) -> None:
+        self.ranks = ranks
+        self._processes: list[Any] = []
+        self._lines: list[Connection] = []
+        self._cases = 0
+
+    def __enter__(self) -> RankPool:
+        self._start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._end()
+
+    def run(
+        self, case: Case, layout: LayoutConfig, limit_seconds: float = 240.0, **arguments: Any
+    ) -> list[Any]:
+        """Run ``case`` on every rank of ``layout``.
+
+        Returns:
+            What each rank's call returned, in the order of ranks.
+
+        Raises:
+            RunError: a rank failed (its traceback is the message), died, or did not answer in
+                time. The pool starts its ranks anew and can go on.
+        """
+        if layout.processes > self.ranks:
+            raise ValueError(f"{layout.processes} ranks wanted, the pool has {self.ranks}")
+        self._cases += 1
+        for line in self._lines[: layout.processes]:
+            line.send((self._cases, case, layout, arguments))
+        answers: dict[int, Any] = {}
+        while len(answers) < layout.processes:
+            waiting = {self._lines[r]: r for r in range(layout.processes) if r not in answers}
+            ready = wait(list(waiting), limit_seconds)
+            if not ready:
+                self._fail(f"ranks {sorted(waiting.values())} did not answer in {limit_seconds} s")
+            for line in ready:
+                assert isinstance(line, Connection)
+                rank = waiting[line]
+                try:
+                    answers[rank], error = line.recv()
+                except (EOFError, ConnectionError):
+                    error = "died"
+                if error is not None:
+                    self._fail(f"rank {rank} of {layout!r}: {error}")
+        return [answers[rank] for rank in range(layout.processes)]
+
+    def _fail(self, message: str) -> None:
+        self._end(kill=True)
+        self._start()
+        raise RunError(message)
+
+    def _start(self) -> None:
+        context = get_context("forkserver")
+        context.set_forkserver_preload([__name__, "tools.benchmarks.rank_imports"])
+        port = next(FreePorts())
+        for rank in range(self.ranks):
+            line, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(rank, port, theirs), daemon=True)
+            process.start()
+            theirs.close()
+            self._processes.append(process)
+            self._lines.append(line)
+
+    def _end(self, kill: bool = False) -> None:
+        for line in self._lines:
+            line.close()  # a rank that waits for a case leaves
+        for process in self._processes:
+            if kill:
+                process.kill()
+            process.join(END_SECONDS)
+            process.kill()
+        self._processes, self._lines = [], []
+
+
+def _serve(rank: int, port: int, line: Connection) -> None:
+    """Wait for cases and run them until the pool hangs up."""
+    from tools.benchmarks import rank_imports  # megatron, once the platform is ready
+
+    os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(rank)
+    limit = timedelta(seconds=MEETING_SECONDS)
+    # wait_for_workers: rank 0 would block until as many ranks as the first case has are there.
+    store = rank_imports.TCPStore(
+        "127.0.0.1", port, None, rank == 0, timeout=limit, wait_for_workers=False
+    )
+    while True:
+        try:
+            number, case, layout, arguments = line.recv()
+        except (EOFError, ConnectionError):
+            return
+        try:
+            line.send((_run(number, case, layout, arguments, store), None))
+        except BaseException:
+            line.send((None, traceback.format_exc()))
+            sys.exit(1)
+
+
+def _run(
+    number: int, case: Case, layout: LayoutConfig, arguments: dict[str, Any], store: Any
+) -> Any:
+    from tools.benchmarks import rank_imports
+
+    os.environ["WORLD_SIZE"] = str(layout.processes)
+    try:
+        with rank_imports.process_groups(
+            layout, seed=1, store=rank_imports.PrefixStore(f"case{number}", store)
+        ):
+            return case(layout, **arguments)
+    finally:
+        rank_imports.release_models()
