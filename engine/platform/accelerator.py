@@ -14,7 +14,7 @@ import warnings
 
 import torch
 
-from engine.platform import cuda_on_cpu
+from engine.platform import cuda_on_cpu, uneven_collectives
 
 
 def has_gpu() -> bool:
@@ -68,6 +68,7 @@ def prepare(local_rank: int = 0) -> None:
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
         cuda_on_cpu.install()
+        uneven_collectives.install()
     from engine.platform import megatron_fixes  # imports megatron, so only now
 
     megatron_fixes.apply(gpu)

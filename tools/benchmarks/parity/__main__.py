@@ -55,7 +55,7 @@ def main() -> int:
     rows = []
     with RankPool(arguments.processes) as pool:
         for model in arguments.models:
-            for row in table(pool, model, arguments.updates):
+            for row in table(pool, model, arguments.updates, arguments.layouts):
                 _print(row)
                 rows.append(row)
     failed = [row for row in rows if not row.holds]
@@ -66,13 +66,19 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def table(pool: RankPool, model: str, kinds: Sequence[str]) -> Iterator[Row]:
-    """The lines of one model: each layout that the pool has ranks for, each kind of update."""
+def table(
+    pool: RankPool, model: str, kinds: Sequence[str], only: Sequence[str] = ()
+) -> Iterator[Row]:
+    """The lines of one model: each layout that the pool has ranks for, each kind of update.
+
+    Args:
+        only: names of layouts; empty for all.
+    """
     given = {"model": MODELS[model], "kinds": kinds, "levers": {}}
     expected = pool.run(three_updates, ONE, **given)[0]
     before = expected["before"].weights
     for layout in layouts(experts="experts" in " ".join(MODELS[model])):
-        if layout.processes > pool.ranks:
+        if layout.processes > pool.ranks or (only and name(layout) not in only):
             continue
         try:
             found = pool.run(three_updates, layout, **given)[0]
@@ -103,6 +109,9 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--updates", nargs="+", choices=LOSSES, default=list(LOSSES))
+    parser.add_argument(
+        "--layouts", nargs="+", default=[], metavar="NAME", help='e.g. "tp2 pp2"; default: all'
+    )
     parser.add_argument("--processes", type=int, default=8, help="leave out larger layouts")
     parser.add_argument("--json", type=Path, help="write the table to this file, too")
     return parser.parse_args()
