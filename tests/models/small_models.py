@@ -146,3 +146,12 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 MODELS = {name: {**_COMMON, **settings} for name, settings in MODELS.items()}
 """Name of the case -> contents of its ``config.json``."""
+
+PREDICTING = {
+    "one depth": ("deepseek_v3, yarn, 1 of 2 groups", 1),
+    "two depths, no query rank": (
+        "deepseek_v3, yarn with two mscales, no query rank, scores as they are",
+        2,
+    ),
+}
+"""Name of the case -> its model and the number of multi-token prediction depths on top."""

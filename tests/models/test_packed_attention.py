@@ -5,7 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
-from engine.models.torch_layers.attention import attend_within_samples, length_buckets
+from engine.models.torch_layers.attention import (
+    attend_from_a_slice,
+    attend_within_samples,
+    length_buckets,
+)
+from engine.parallel.context_slices import slice_of
 
 lengths = st.lists(st.integers(1, 70), min_size=1, max_size=12)
 
@@ -48,3 +53,20 @@ def test_a_row_equals_its_samples_one_by_one(sizes, heads):
         )
         expected = one[0].transpose(0, 1).flatten(1)
         assert torch.allclose(own, expected, atol=1e-12)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 4))
+def test_the_slices_of_context_ranks_together_equal_the_row(chunks, ranks):
+    torch.manual_seed(0)
+    sizes = [2 * ranks * chunk for chunk in chunks]
+    q, k = (
+        torch.randn(sum(sizes), 4, 6, dtype=torch.float64),
+        torch.randn(sum(sizes), 2, 6).double(),
+    )
+    v = torch.randn(sum(sizes), 2, 3, dtype=torch.float64)  # MLA: values of another size
+    bounds = bounds_of(sizes)
+    expected = attend_within_samples(q, k, v, bounds, scale=0.3)
+    for rank in range(ranks):
+        held = slice_of(bounds, sum(sizes), rank, ranks)
+        found = attend_from_a_slice(q[held], k, v, bounds, held, scale=0.3)
+        assert torch.allclose(found, expected[held], atol=1e-12)
