@@ -14,6 +14,7 @@ from typing import Any
 
 import torch.distributed as dist
 from megatron.core import parallel_state, tensor_parallel
+from megatron.core.models.common.embeddings import RotaryEmbedding, YarnRotaryEmbedding
 
 from engine.config.layout import LayoutConfig
 from engine.errors import RunError
@@ -64,6 +65,9 @@ def process_groups(
         # parallel_state never empties this list, and a group's threads and sockets live as long
         # as the last reference to it: a process that starts groups again would pile them up.
         parallel_state._global_process_group_list = None
+        # These caches hold the modules they were called on, and those their context parallel group.
+        for embedding in (RotaryEmbedding, YarnRotaryEmbedding):
+            embedding.forward.cache_clear()
 
 
 def _meeting_at(store: dist.Store) -> dict[str, Any]:
