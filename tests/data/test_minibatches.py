@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import log
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -31,7 +33,26 @@ class Case:
 
 
 @st.composite
-def cases(draw) -> Case:
+def long_tailed(draw) -> Case:
+    """A rollout as R1's: most responses are short, some are as long as a row."""
+    limit = draw(st.sampled_from([1024, 32768]))
+    median, spread = limit / draw(st.floats(4, 64)), draw(st.floats(0.5, 2))
+    random = Random(draw(st.integers(0, 2**32)))
+    lengths = [
+        1 + min(limit - 1, int(random.lognormvariate(log(median), spread)))
+        for _ in range(draw(st.integers(1, 300)))
+    ]
+    return Case(
+        lengths,
+        minibatches=draw(st.integers(1, min(4, len(lengths)))),
+        ranks=draw(st.sampled_from([1, 2, 5, 16])),
+        capacity=limit,
+        seed=0,
+    )
+
+
+@st.composite
+def short_lists(draw) -> Case:
     capacity = draw(st.integers(1, 60))
     lengths = draw(st.lists(st.integers(1, capacity), min_size=1, max_size=60))
     return Case(
@@ -44,7 +65,7 @@ def cases(draw) -> Case:
 
 
 def for_any_case(test):
-    return given(case=cases())(test)
+    return given(case=short_lists() | long_tailed())(test)
 
 
 @for_any_case
@@ -100,6 +121,9 @@ def test_rows_are_few(case: Case) -> None:
             for rank in minibatch.rows
         ]
         assert min(with_room) <= 1
+        # on the rank that decides their number, no two rows would fit into one
+        emptiest = [[case.tokens(row) for row in rank[-2:]] for rank in minibatch.rows]
+        assert any(len(two) < 2 or sum(two) > case.capacity for two in emptiest)
         # and so, with L the longest sample: rows - 1 < (a rank's tokens) / (capacity - L)
         load = max(sum(case.tokens(row) for row in rank) for rank in minibatch.rows)
         count = len(minibatch.rows[0])
@@ -118,6 +142,23 @@ def test_rows_run_from_the_fullest_to_the_emptiest(case: Case) -> None:
 @for_any_case
 def test_the_plan_depends_on_the_arguments_only(case: Case) -> None:
     assert case.plan() == case.plan()
+
+
+@given(short_lists() | long_tailed(), st.integers(2, 4))
+def test_rows_come_in_multiples_where_asked(case: Case, multiple: int) -> None:
+    """As few as that allows; every other invariant holds as it does without."""
+    lengths, capacity = case.lengths, case.capacity
+    plan = plan_minibatches(lengths, case.minibatches, case.ranks, capacity, case.seed, multiple)
+    for minibatch, without in zip(plan, case.plan(), strict=True):
+        assert minibatch.samples == without.samples
+        least = len(without.rows[0])
+        assert {len(rank) for rank in minibatch.rows} == {-(-least // multiple) * multiple}
+        for rank, rank_without in zip(minibatch.rows, without.rows, strict=True):
+            assert sorted(sum(rank, ())) == sorted(sum(rank_without, ()))
+            assert () not in rank or all(len(row) <= 1 for row in rank)
+            fill = [case.tokens(row) for row in rank]
+            assert fill == sorted(fill, reverse=True)
+            assert fill[0] <= capacity
 
 
 def test_the_seed_decides_which_sample_goes_where() -> None:
