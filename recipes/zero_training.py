@@ -78,7 +78,8 @@ class ZeroRun:
         self.reference = Reference(source.config, config.layout, config.training)
         self.reference.refresh(self.policy, version=0)
         self.exporter = Exporter(self.policy.chunks, source)
-        self.layers = int(source.config["num_hidden_layers"])
+        depths = source.config.get("num_nextn_predict_layers") or 0
+        self.layers = int(source.config["num_hidden_layers"]) + depths
         self.rollouts = RolloutStore(config.run_dir / "rollouts")
         self.evaluations = RolloutStore(config.run_dir / "evaluations")
         self.checkpoints = CheckpointFolders(config.run_dir / "checkpoints", config.checkpoint.keep)
