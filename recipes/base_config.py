@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from engine.config.checkpoint import CheckpointConfig
 from engine.config.data import DataConfig
 from engine.config.layout import LayoutConfig
+from engine.config.levers import check_levers
 from engine.config.optimizer import OptimizerConfig
 from engine.config.section import Section
 from engine.config.training import TrainingConfig
@@ -54,6 +55,13 @@ class BaseConfig(Section):
     gate: GateConfig
     prompts: PromptCounts = PromptCounts()
     checkpoint: CheckpointConfig
+
+    @field_validator("training")
+    @classmethod
+    def _levers_fit(cls, training: TrainingConfig, info: ValidationInfo) -> TrainingConfig:
+        if "layout" in info.data:
+            check_levers(training, info.data["layout"])
+        return training
 
     @property
     def result_file(self) -> Path:

@@ -19,6 +19,7 @@ from engine.algorithms.learning_rate import learning_rate
 from engine.algorithms.next_token import next_token_loss
 from engine.checkpoint.folders import CheckpointFolders
 from engine.checkpoint.training_state import TrainingState, load, save
+from engine.config.levers import row_multiple
 from engine.config.model_sizes import model_sizes
 from engine.data.batches import Batch, BatchReader
 from engine.data.loader import open_loader
@@ -116,7 +117,7 @@ class BaseRun:
             rank=data_rank(),
             ranks=data_ranks(),
             tokens_per_microbatch=config.training.tokens_per_microbatch,
-            row_multiple=layout.row_multiple,
+            row_multiple=row_multiple(config.training, layout),
             sample_multiple=layout.sample_multiple,
             row_count_multiple=layout.microbatch_multiple,
         )
@@ -191,7 +192,7 @@ class BaseRun:
         layout = self.config.layout
         row = pack(
             [(trace.prompt_tokens, trace.tokens) for trace in mine],
-            row_multiple=layout.row_multiple,
+            row_multiple=row_multiple(self.config.training, layout),
             sample_multiple=layout.sample_multiple,
         ).to(torch.cuda.current_device())
         rows = [_weighted(row, 1)] * layout.microbatch_multiple

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from engine.algorithms.aggregation import sequence_mean_weights, weighted_sum
 from engine.algorithms.grpo import grpo_loss
 from engine.config.grpo import GrpoConfig
 from engine.config.layout import LayoutConfig
+from engine.config.levers import row_multiple
+from engine.config.training import TrainingConfig
 from engine.data.minibatches import plan_minibatches
 from engine.data.packing import PackedRow, pack, padded_length
 from engine.parallel.groups import data_rank, data_ranks
@@ -62,7 +65,7 @@ class GrpoBatch:
         samples: Sequence[Sample],
         grpo: GrpoConfig,
         layout: LayoutConfig,
-        tokens_per_microbatch: int,
+        training: TrainingConfig,
         seed: int,
     ) -> None:
         """Plan and pack. Every rank does the same planning and takes its own share.
@@ -81,15 +84,23 @@ class GrpoBatch:
             [padded_length(*size, layout.sample_multiple) for size in sizes],
             grpo.minibatches,
             data_ranks(),
-            tokens_per_microbatch,
+            training.tokens_per_microbatch,
             seed,
             layout.microbatch_multiple,
+        )
+        pack_row = partial(
+            pack,
+            row_multiple=row_multiple(training, layout),
+            sample_multiple=layout.sample_multiple,
         )
         self.minibatches = [
             GrpoMinibatch(
                 [
                     _row(
-                        [samples[i] for i in row], advantages[list(row)], len(part.samples), layout
+                        [samples[i] for i in row],
+                        advantages[list(row)],
+                        len(part.samples),
+                        pack_row,
                     )
                     for row in part.rows[data_rank()]
                 ],
@@ -132,13 +143,12 @@ class GrpoBatch:
 
 
 def _row(
-    samples: list[Sample], advantages: Tensor, minibatch_samples: int, layout: LayoutConfig
+    samples: list[Sample],
+    advantages: Tensor,
+    minibatch_samples: int,
+    pack_row: Callable[..., PackedRow],
 ) -> GrpoRow:
-    row = pack(
-        [(s.prompt_tokens, s.tokens) for s in samples],
-        row_multiple=layout.row_multiple,
-        sample_multiple=layout.sample_multiple,
-    )
+    row = pack_row([(s.prompt_tokens, s.tokens) for s in samples])
     row = row.to(torch.cuda.current_device())
     weights = sequence_mean_weights([len(s.tokens) for s in samples], minibatch_samples)
     return GrpoRow(row, samples, row.spread(advantages), row.spread(weights))

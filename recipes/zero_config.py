@@ -11,6 +11,7 @@ from engine.config.evaluation import EvaluationConfig
 from engine.config.grpo import GrpoConfig
 from engine.config.inputs import ModelFolder, check_model_fits, inputs_wanted
 from engine.config.layout import LayoutConfig
+from engine.config.levers import check_levers
 from engine.config.monitoring import MonitoringConfig
 from engine.config.optimizer import OptimizerConfig
 from engine.config.parity import ParityConfig
@@ -48,6 +49,13 @@ class ZeroConfig(Section):
         if inputs_wanted(info) and "model" in info.data:
             check_model_fits(info.data["model"], layout)
         return layout
+
+    @field_validator("training")
+    @classmethod
+    def _levers_fit(cls, training: TrainingConfig, info: ValidationInfo) -> TrainingConfig:
+        if "layout" in info.data:
+            check_levers(training, info.data["layout"])
+        return training
 
     @field_validator("rollout")
     @classmethod

@@ -115,7 +115,7 @@ class ZeroRun:
                 samples,
                 config.grpo,
                 config.layout,
-                config.training.tokens_per_microbatch,
+                config.training,
                 seed=config.seed * 1_000_003 + step,  # another split in each step of each run
             )
         with self.phases("log_probabilities"):

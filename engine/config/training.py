@@ -1,16 +1,26 @@
-"""Section ``training``: how the policy's forward and backward passes are computed."""
+"""Section ``training``: how the policy's forward and backward passes are computed.
+
+Most keys are levers: they trade memory against time and, in float32, change no number. Precision
+(``dtype``, ``fp8``) is the exception. A combination that cannot run is refused here, if the keys
+alone tell; :mod:`engine.config.levers` judges a layout's part, :mod:`engine.platform.precision` the
+hardware's and the model's.
+"""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from engine.config.section import Section
 
+RecomputedModule = Literal[
+    "core_attn", "layernorm", "mla_up_proj", "mlp", "moe", "moe_act", "shared_experts"
+]
+
 
 class TrainingConfig(Section):
-    """Numbers and memory of the training passes."""
+    """Numbers, memory and speed of the training passes."""
 
     dtype: Literal["float32", "bfloat16"] = Field(
         description="type of parameters and activations; gradients are reduced in float32"
@@ -30,3 +40,79 @@ class TrainingConfig(Section):
         description="weight of the multi-token prediction loss, averaged over depths (DeepSeek-V3: "
         "0.3, later 0.1); 0 leaves the prediction head as it is",
     )
+    recompute: Literal["none", "selective", "full"] = Field(
+        "none",
+        description="activations that are dropped after the forward pass and computed again in the "
+        "backward pass: selective drops cheap ones that take much memory, full keeps nothing but "
+        "the layers' inputs, for about a third more computation",
+    )
+    recompute_modules: tuple[RecomputedModule, ...] | None = Field(
+        None,
+        description="what selective recomputes; default: what DeepSeek-V3 does, norms, MLA's "
+        "up-projections and the experts' activation function, as far as the model has them",
+    )
+    recompute_layers: int = Field(
+        1, ge=1, description="layers between two inputs that full keeps; more save more memory"
+    )
+    overlap_grad_reduce: bool = Field(
+        False,
+        description="sum gradients over data-parallel ranks while the backward pass still runs",
+    )
+    overlap_param_gather: bool = Field(
+        False,
+        description="fetch the parameters that other ranks updated while the next forward pass "
+        "already runs, instead of before it; needs overlap_grad_reduce",
+    )
+    bucket_parameters: int | None = Field(
+        None,
+        ge=1,
+        description="parameters that are sent together where communication overlaps; small buckets "
+        "start early, large ones use the network better; default: megatron's, at least 40 million",
+    )
+    dispatcher: Literal["alltoall", "allgather"] = Field(
+        "alltoall",
+        description="how tokens reach their experts: alltoall sends each where it goes, allgather "
+        "shows every rank all of them (pays for few ranks and many experts per token), and pads "
+        "every row to tokens_per_microbatch",
+    )
+
+    @field_validator("recompute_modules")
+    @classmethod
+    def _modules_belong_to_selective(
+        cls, modules: tuple[RecomputedModule, ...] | None, info: ValidationInfo
+    ) -> tuple[RecomputedModule, ...] | None:
+        recompute = info.data.get("recompute")
+        if modules is not None and recompute in ("none", "full"):
+            raise ValueError(
+                f"expected null where recompute is {recompute}, found {_list(modules)}"
+            )
+        if modules == ():
+            raise ValueError("expected at least one module, found none; or set recompute: none")
+        return modules
+
+    @field_validator("recompute_layers")
+    @classmethod
+    def _layers_belong_to_full(cls, layers: int, info: ValidationInfo) -> int:
+        recompute = info.data.get("recompute")
+        if layers > 1 and recompute in ("none", "selective"):
+            raise ValueError(f"expected 1 where recompute is {recompute}, found {layers}")
+        return layers
+
+    @field_validator("overlap_param_gather")
+    @classmethod
+    def _gather_has_buckets(cls, overlap: bool, info: ValidationInfo) -> bool:
+        # Without them the first module would wait for every parameter: nothing overlaps.
+        if overlap and info.data.get("overlap_grad_reduce") is False:
+            raise ValueError("expected overlap_grad_reduce: true beside it, found false")
+        return overlap
+
+    @field_validator("bucket_parameters")
+    @classmethod
+    def _buckets_belong_to_overlap(cls, size: int | None, info: ValidationInfo) -> int | None:
+        if size is not None and info.data.get("overlap_grad_reduce") is False:
+            raise ValueError(f"expected null where overlap_grad_reduce is false, found {size}")
+        return size
+
+
+def _list(names: tuple[str, ...]) -> str:
+    return ", ".join(names)

@@ -8,7 +8,6 @@ import torch
 from megatron.core import parallel_state
 from megatron.core.transformer.multi_latent_attention import MLASelfAttention
 from megatron.core.transformer.transformer_config import MLATransformerConfig, TransformerConfig
-from torch.nn.functional import silu
 
 from engine.config.layout import LayoutConfig
 from engine.config.stages import stage_layers
@@ -17,8 +16,8 @@ from engine.errors import RunError
 from engine.models.family import HuggingFaceConfig, family_of, head_dim
 from engine.models.gpt import PolicyModel
 from engine.models.layer_specs import decoder_spec, mtp_spec
+from engine.models.numerics import numerics
 from engine.models.rope import ROPE_TYPES, inverse_frequencies, rope_settings
-from engine.platform import accelerator
 
 LATENT_NORM_EPSILON = 1e-6
 """Of the norms of compressed queries, keys and values in latent attention."""
@@ -117,13 +116,12 @@ def transformer_config(
         architecture = family_of(config).architecture(config)
     except KeyError as missing:
         raise RunError(f"model: config.json lacks the key {missing}") from None
-    dtype: torch.dtype = getattr(torch, training.dtype)
     mtp = architecture.get("mtp_num_layers") or 0
     kind = MLATransformerConfig if "multi_latent_attention" in architecture else TransformerConfig
     return kind(
         **architecture,
         **_layout_arguments(layout, architecture["num_layers"], mtp),
-        **_numerics(dtype),
+        **numerics(training, architecture),
     )
 
 
@@ -154,27 +152,3 @@ def _stages(layout: LayoutConfig, layers: int, mtp: int) -> list[list[str]]:
     stages[0].insert(0, "embedding")
     stages[-1] += ["mtp"] * mtp + ["loss"]
     return stages
-
-
-def _numerics(dtype: torch.dtype) -> dict[str, Any]:
-    gpu = accelerator.has_gpu()
-    return {
-        "normalization": "RMSNorm",
-        "gated_linear_unit": True,
-        "activation_func": silu,
-        "add_bias_linear": False,
-        "hidden_dropout": 0.0,
-        "attention_dropout": 0.0,
-        "params_dtype": dtype,
-        "pipeline_dtype": dtype,
-        "bf16": dtype == torch.bfloat16,
-        "moe_router_dtype": "fp32",
-        "moe_token_dispatcher_type": "alltoall",
-        "moe_grouped_gemm": gpu,
-        "calculate_per_token_loss": True,
-        "bias_dropout_fusion": gpu,
-        "masked_softmax_fusion": gpu,
-        "bias_activation_fusion": gpu,
-        "gradient_accumulation_fusion": False,
-        "deallocate_pipeline_outputs": False,
-    }

@@ -7,6 +7,7 @@ entropy. ``engine.training.scoring`` computes those from hidden states, chunk by
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -24,9 +25,31 @@ class PolicyModel(GPTModel):
             ``off`` leaves it out; ``joint`` is DeepSeek-V3's (arXiv 2412.19437, section 2.2), its
             loss teaches the trunk, too; ``isolated`` lets its loss reach the head alone, so that
             it follows the policy without pulling on it. Passes without gradients leave it out.
+        fetch_parameters: set where parameters may still be on their way from other ranks
+            (``overlap_param_gather``): waits for them. Called before weights are read in another
+            way than by the forward pass of the module that owns them; every data-parallel rank
+            has to read them at the same point.
     """
 
     mtp_mode: MtpMode = "off"
+    fetch_parameters: Callable[[], None] | None = None
+
+    def settle(self) -> None:
+        """Bring every parameter up to date."""
+        if self.fetch_parameters is not None:
+            self.fetch_parameters()
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As any module's, of settled parameters."""
+        self.settle()
+        state: dict[str, Any] = super().state_dict(*args, **kwargs)
+        return state
+
+    def sharded_state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As any megatron module's, of settled parameters."""
+        self.settle()
+        state: dict[str, Any] = super().sharded_state_dict(*args, **kwargs)
+        return state
 
     def _postprocess(
         self,
@@ -51,7 +74,9 @@ class PolicyModel(GPTModel):
         depths: Tensor = self.mtp(
             input_ids=input_ids,
             position_ids=position_ids,
-            hidden_states=hidden_states.detach() if isolated else hidden_states,
+            # A recomputed layer without any input that wants a gradient would give none to its own
+            # parameters.
+            hidden_states=hidden_states.detach().requires_grad_() if isolated else hidden_states,
             attention_mask=None,
             rotary_pos_emb=rotary_pos_emb,
             rotary_pos_cos=rotary_pos_cos,
@@ -72,6 +97,7 @@ class PolicyModel(GPTModel):
 
     def head_weight(self) -> Tensor:
         """This rank's rows of the output layer, [V / tp, h]: its own, or the tied embedding."""
+        self.settle()  # no module's forward pass reads them; all others have run by now
         if self.share_embeddings_and_output_weights:
             shared: Tensor = self.shared_embedding_or_output_weight()
             return shared

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from megatron.core import parallel_state
+from megatron.core import parallel_state, tensor_parallel
 from megatron.core.fp8_utils import get_fp8_context
 from megatron.core.packed_seq_params import PackedSeqParams
 from megatron.core.transformer.multi_token_prediction import MultiTokenPredictionLayer
@@ -78,6 +78,20 @@ class MtpLayer(MultiTokenPredictionLayer):
             run(hidden_states, embedded, self._split(real[None] == 0), rotary_pos_emb),
             input_ids,
             position_ids,
+        )
+
+    def _checkpointed_forward(self, run: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
+        """A depth is recomputed as one unit, however many layers the trunk's units have.
+
+        megatron's method asserts that those have one layer (multi_token_prediction.py:846).
+        """
+        if not self.config.fp8:
+            return tensor_parallel.checkpoint(run, False, *inputs)
+        from megatron.core.extensions.transformer_engine import te_checkpoint  # never run
+
+        group = parallel_state.get_tensor_model_parallel_group()
+        return te_checkpoint(
+            run, False, tensor_parallel.random.get_cuda_rng_tracker, group, *inputs
         )
 
     def _proj_and_transformer_layer(

@@ -24,12 +24,14 @@ def apply(gpu: bool) -> None:
         return
     distributed_data_parallel._r1_fixed = True
     _mask_padding_per_token()
+    _end_with_a_shorter_unit_of_recomputation()
     _tell_shapes_apart_between_two_stages()
     if not gpu:
         _name_the_missing_gemm()
         _give_splits_as_numpy()
         _load_into_a_fresh_optimizer()
         _count_steps_per_parameter()
+        _recompute_outputs_without_fp8()
 
 
 def _name_the_missing_gemm() -> None:
@@ -117,6 +119,49 @@ def _mask_padding_per_token() -> None:
         original(self, routing_map, mask)
 
     TopKRouter._apply_expert_bias = apply_expert_bias
+
+
+class _PastTheLastLayer:
+    """Stands where a unit of recomputation has no layer any more."""
+
+    def __init__(self, layers: int) -> None:
+        self.layer_number = layers
+
+    def __call__(
+        self, hidden_states: torch.Tensor, context: torch.Tensor | None, **_: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return hidden_states, context
+
+
+def _end_with_a_shorter_unit_of_recomputation() -> None:
+    """transformer_block.py:538 takes recompute_num_layers layers beyond the last one of a stage.
+
+    Where they do not divide the stage's layers, it ends in an IndexError.
+    """
+    from megatron.core.transformer.transformer_block import TransformerBlock
+
+    def get_layer(self: Any, layer_number: int) -> Any:
+        if layer_number < len(self.layers):
+            return self.layers[layer_number]
+        return _PastTheLastLayer(self.config.num_layers)
+
+    TransformerBlock._get_layer = get_layer
+
+
+def _recompute_outputs_without_fp8() -> None:
+    """tensor_parallel/random.py:636 takes ``fp8=False`` for FP8: it tests ``fp8 is not None``.
+
+    Selective recomputation then asks Transformer Engine about its FP8 state: a NameError.
+    """
+    from megatron.core.tensor_parallel.random import CheckpointWithoutOutput
+
+    original = CheckpointWithoutOutput.__init__
+
+    def init(self: Any, fp8: Any = None) -> None:
+        original(self, fp8)
+        self.fp8 = False
+
+    CheckpointWithoutOutput.__init__ = init
 
 
 def _tell_shapes_apart_between_two_stages() -> None:

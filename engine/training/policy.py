@@ -8,11 +8,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
-from megatron.core.distributed import (
-    DistributedDataParallel,
-    DistributedDataParallelConfig,
-    finalize_model_grads,
-)
+from megatron.core.distributed import finalize_model_grads
 from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
 from megatron.core.optimizer import get_megatron_optimizer
 from torch import Tensor
@@ -27,6 +23,7 @@ from engine.models.gpt import MtpMode, PolicyModel
 from engine.models.shards import unwrap
 from engine.parallel.context import my_slice
 from engine.parallel.groups import counts_its_tokens
+from engine.training.data_parallel import data_parallel
 from engine.training.expert_load import ExpertLoad
 from engine.training.forward import hidden_states, run_schedule
 from engine.training.scoring import Scorer, WeightedRow
@@ -69,15 +66,8 @@ class Policy:
         bare = build(config, layout, training)
         for chunk in bare:
             _set_mtp_mode(chunk, mtp if self._mtp_weight else "off")
-        ddp = DistributedDataParallelConfig(
-            use_distributed_optimizer=True, grad_reduce_in_fp32=True
-        )
-        self.chunks = [
-            DistributedDataParallel(chunk.config, ddp, chunk, disable_bucketing=number > 0)
-            for number, chunk in enumerate(bare)
-        ]
-        dtype: torch.dtype = getattr(torch, training.dtype)
-        self.optimizer = get_megatron_optimizer(_megatron(optimizer, dtype), self.chunks)
+        self.chunks = data_parallel(bare, training)
+        self.optimizer = get_megatron_optimizer(_megatron(optimizer, training), self.chunks)
         bare[0].config.finalize_model_grads_func = finalize_model_grads
         bare[0].config.grad_scale_func = self.optimizer.scale_loss
         self.expert_load = ExpertLoad(bare)
@@ -152,7 +142,8 @@ def _real_tokens(row: PackedRow) -> Tensor:
     return (~padding).sum().int()
 
 
-def _megatron(optimizer: OptimizerConfig, dtype: torch.dtype) -> MegatronOptimizerConfig:
+def _megatron(optimizer: OptimizerConfig, training: TrainingConfig) -> MegatronOptimizerConfig:
+    dtype: torch.dtype = getattr(torch, training.dtype)
     return MegatronOptimizerConfig(
         optimizer="adam",
         lr=optimizer.lr,
@@ -164,6 +155,7 @@ def _megatron(optimizer: OptimizerConfig, dtype: torch.dtype) -> MegatronOptimiz
         bf16=dtype == torch.bfloat16,
         params_dtype=dtype,
         use_distributed_optimizer=True,
+        overlap_param_gather=training.overlap_param_gather,
     )
 
 

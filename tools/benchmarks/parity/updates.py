@@ -16,10 +16,12 @@ from engine.algorithms.aggregation import sequence_mean_weights, token_mean_weig
 from engine.algorithms.grpo import grpo_loss
 from engine.algorithms.next_token import next_token_loss
 from engine.config.layout import LayoutConfig
+from engine.config.levers import row_multiple
 from engine.config.optimizer import OptimizerConfig
 from engine.config.training import TrainingConfig
 from engine.data.minibatches import plan_minibatches
 from engine.data.packing import PackedRow, pack, padded_length
+from engine.models.gpt import MtpMode
 from engine.models.shards import shards
 from engine.parallel.groups import data_rank, data_ranks
 from engine.training.forward import log_probabilities
@@ -69,12 +71,19 @@ def three_updates(
     Returns:
         kind -> outcome; and under ``before`` the first weights, without losses.
     """
-    outcomes = {}
+    outcomes: dict[str, Outcome] = {}
+    training = TrainingConfig(
+        dtype="float32",
+        tokens_per_microbatch=TOKENS_PER_MICROBATCH,
+        logits_chunk_tokens=40,
+        mtp_loss_weight=MTP_LOSS_WEIGHT,
+        **levers,
+    )
     for kind in kinds:
-        policy = _policy(layout, model, levers, kind)
+        policy = _policy(layout, model, training, kind)
         if not outcomes:
             outcomes["before"] = Outcome([], _weights(policy))
-        rows = _rows(layout, make_samples(model["vocab_size"]), kind)
+        rows = _rows(layout, training, make_samples(model["vocab_size"]), kind)
         if kind == "grpo":
             _score(policy, rows)
         tokens = sum(len(s.prompt) + len(s.response) - 1 for s in make_samples(model["vocab_size"]))
@@ -102,17 +111,10 @@ def make_samples(words: int) -> list[Sample]:
 
 
 def _policy(
-    layout: LayoutConfig, model: dict[str, Any], levers: dict[str, Any], kind: str
+    layout: LayoutConfig, model: dict[str, Any], training: TrainingConfig, kind: str
 ) -> Policy:
     optimizer = OptimizerConfig(lr=LEARNING_RATE, eps=EPS)
-    training = TrainingConfig(
-        dtype="float32",
-        tokens_per_microbatch=TOKENS_PER_MICROBATCH,
-        logits_chunk_tokens=40,
-        mtp_loss_weight=MTP_LOSS_WEIGHT,
-        **levers,
-    )
-    mtp = "isolated" if kind == "grpo" else "joint"
+    mtp: MtpMode = "isolated" if kind == "grpo" else "joint"
     policy = Policy(model, layout, optimizer, training, mtp=mtp)
     _initialise(policy)
     return policy
@@ -130,7 +132,9 @@ def _initialise(policy: Policy) -> None:
     policy.parameters_changed()
 
 
-def _rows(layout: LayoutConfig, samples: list[Sample], kind: str) -> list[ParityRow]:
+def _rows(
+    layout: LayoutConfig, training: TrainingConfig, samples: list[Sample], kind: str
+) -> list[ParityRow]:
     (plan,) = plan_minibatches(
         [padded_length(len(s.prompt), len(s.response), layout.sample_multiple) for s in samples],
         1,
@@ -145,7 +149,7 @@ def _rows(layout: LayoutConfig, samples: list[Sample], kind: str) -> list[Parity
         chosen = [samples[i] for i in members]
         packed = pack(
             [(s.prompt, s.response) for s in chosen],
-            row_multiple=layout.row_multiple,
+            row_multiple=row_multiple(training, layout),
             sample_multiple=layout.sample_multiple,
         ).to(torch.cuda.current_device())
         lengths = [len(s.response) for s in chosen]

@@ -1,0 +1,33 @@
+"""What the levers of ``training`` ask of a layout, and of the rows that are packed for it."""
+
+from __future__ import annotations
+
+from engine.config.layout import LayoutConfig
+from engine.config.training import TrainingConfig
+
+
+def check_levers(training: TrainingConfig, layout: LayoutConfig) -> None:
+    """Pass silently if the levers work in ``layout``.
+
+    Raises:
+        ValueError: one does not; names the key, what was expected and why.
+    """
+    if training.dispatcher == "allgather" and layout.pp > 1:
+        raise ValueError(
+            f"dispatcher: expected alltoall where layout.pp is {layout.pp}, found allgather; "
+            "megatron-core refuses it together with rows of variable length, which pipeline "
+            "stages exchange"
+        )
+
+
+def row_multiple(training: TrainingConfig, layout: LayoutConfig) -> int:
+    """Each packed row is padded to a multiple of this many tokens.
+
+    The layout splits rows over its ranks. The allgather dispatcher moreover needs rows of equal
+    length on all expert-parallel ranks: rows hold at most ``tokens_per_microbatch``, so that
+    padding to it makes them equal.
+    """
+    multiple = layout.row_multiple
+    if training.dispatcher == "allgather":
+        return -(-training.tokens_per_microbatch // multiple) * multiple
+    return multiple

@@ -1,0 +1,58 @@
+"""Rules of the levers: what contradicts itself is refused by name, before a process starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.config.layout import LayoutConfig
+from engine.config.levers import check_levers, row_multiple
+from engine.config.training import TrainingConfig
+
+
+def training(**levers: Any) -> TrainingConfig:
+    return TrainingConfig(dtype="float32", tokens_per_microbatch=96, **levers)
+
+
+@pytest.mark.parametrize(
+    ("levers", "sentence"),
+    [
+        (
+            {"recompute": "full", "recompute_modules": ["moe"]},
+            "expected null where recompute is full, found moe",
+        ),
+        (
+            {"recompute": "selective", "recompute_modules": []},
+            "expected at least one module, found none",
+        ),
+        (
+            {"recompute": "selective", "recompute_layers": 2},
+            "expected 1 where recompute is selective, found 2",
+        ),
+        ({"overlap_param_gather": True}, "expected overlap_grad_reduce: true beside it"),
+        ({"bucket_parameters": 9}, "expected null where overlap_grad_reduce is false, found 9"),
+    ],
+)
+def test_keys_that_contradict_each_other_are_refused(levers, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        training(**levers)
+
+
+def test_the_allgather_dispatcher_is_refused_with_pipeline_stages_and_says_why():
+    pipeline = LayoutConfig(processes=2, pp=2)
+    with pytest.raises(ValueError, match=r"dispatcher: expected alltoall where layout\.pp is 2"):
+        check_levers(training(dispatcher="allgather"), pipeline)
+    check_levers(training(dispatcher="alltoall"), pipeline)
+    check_levers(training(dispatcher="allgather"), LayoutConfig(processes=4, tp=2, ep=2))
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 500))
+def test_rows_for_allgather_are_all_of_one_length(tp, cp, tokens):
+    layout = LayoutConfig(processes=tp * cp, tp=tp, cp=cp)
+    config = TrainingConfig(dtype="float32", tokens_per_microbatch=tokens, dispatcher="allgather")
+    multiple = row_multiple(config, layout)
+    assert multiple % layout.row_multiple == 0
+    assert tokens <= multiple < tokens + layout.row_multiple  # a full row is padded to it, too
