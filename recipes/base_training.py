@@ -128,6 +128,7 @@ class BaseRun:
         if stage is not self.stage:
             weights = [unwrap(chunk).state_dict() for chunk in self.policy.chunks]
             self.stage = stage
+            self.policy.close()
             self.policy = self._new_policy()
             for chunk, kept in zip(self.policy.chunks, weights, strict=True):
                 unwrap(chunk).load_state_dict(kept)

@@ -32,7 +32,11 @@ class LayoutConfig(Section):
         1, ge=1, description="virtual stages of each pipeline process (interleaved schedule)"
     )
     cp: int = Field(1, ge=1, description="context parallel size: processes that share each sample")
-    ep: int = Field(1, ge=1, description="expert parallel size: processes that share the experts")
+    ep: int = Field(
+        1,
+        ge=1,
+        description="expert parallel size: processes that share the experts; auto: all of a stage",
+    )
     etp: int = Field(
         1, ge=1, description="expert tensor parallel size: processes that share each expert"
     )
@@ -84,6 +88,12 @@ class LayoutConfig(Section):
         if vpp > 1 and info.data.get("pp") == 1:
             raise ValueError(f"expected 1 where pp is 1, found {vpp}; nearest possible: 1, or pp=2")
         return vpp
+
+    @field_validator("ep", mode="before")
+    @classmethod
+    def _auto_is_a_whole_stage(cls, ep: object, info: ValidationInfo) -> object:
+        processes, pp = info.data.get("processes"), info.data.get("pp")
+        return processes // pp if ep == "auto" and processes and pp else ep
 
     @field_validator("cp")
     @classmethod

@@ -76,6 +76,23 @@ class Policy:
         """Tell the optimizer that the parameters were overwritten (its master copies follow)."""
         self.optimizer.reload_model_params()
 
+    def close(self) -> None:
+        """Break the cycles that keep a policy in memory after its last reference is gone.
+
+        Python cannot see them, they lead through autograd's C++ graph: DDP's hooks hang on the
+        gradient accumulators, views of the parameters (in the optimizer) and tensors that the token
+        dispatchers keep (token_dispatcher.py:610) lead to those, and the model's config leads back
+        to the optimizer. Whoever builds a second policy would hold both.
+        """
+        for chunk in self.chunks:
+            chunk.grad_accs.clear()
+            chunk.config.grad_scale_func = None
+            for module in chunk.modules():
+                dispatcher = getattr(module, "token_dispatcher", None)
+                for name, value in list(vars(dispatcher).items()) if dispatcher else []:
+                    if isinstance(value, Tensor) and value.grad_fn is not None:
+                        setattr(dispatcher, name, None)
+
     def update(
         self, rows: Sequence[R], loss: Loss[R], tokens: int, learning_rate: float
     ) -> dict[str, float]:

@@ -4,7 +4,7 @@ from dataclasses import astuple
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import layouts
 
@@ -60,6 +60,13 @@ def test_one_wrong_dimension_is_refused_exactly_where_it_does_not_fill(layout, w
     else:
         with pytest.raises(ValueError, match="nearest possible: "):
             LayoutConfig.model_validate(changed)
+
+
+@given(layouts())
+def test_auto_shares_the_experts_among_all_processes_of_a_stage(layout: dict):
+    config = LayoutConfig.model_validate({**layout, "ep": "auto", "etp": 1})
+    assert config.ep == config.processes // config.pp
+    assert LayoutConfig.model_validate(config.model_dump()) == config
 
 
 @pytest.mark.parametrize(("processes", "needed", "found"), [(6, 4, 8), (2, 4, 4), (9, 4, 8)])
@@ -129,6 +136,7 @@ def test_a_model_that_cannot_be_cut_so_gets_a_proposal(model: dict, layout: dict
 
 
 @given(layouts())
+@settings(max_examples=25)  # each looks through up to 100,000 layouts
 def test_every_proposal_fits_the_model(layout: dict):
     model = ModelSizes(layers=4, vocabulary=48, heads=8, groups=4, columns=64, experts=6)
     try:

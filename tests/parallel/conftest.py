@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,15 @@ import pytest
 import torch
 from ranks import EPS
 from safetensors.torch import load_file
+
+from tools.benchmarks.rank_pool import RankPool
+
+
+@pytest.fixture(scope="session")
+def pool() -> Iterator[RankPool]:
+    """Eight ranks that serve one layout after another."""
+    with RankPool(8) as started:
+        yield started
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,10 @@ from safetensors.torch import load_file
 
 LAYOUTS = {
     "one process": {"processes": 1},
-    "dp2": {"processes": 2},
     "ep2": {"processes": 2, "ep": 2},
-    "tp2": {"processes": 2, "tp": 2},
-    "tp2 ep2": {"processes": 2, "tp": 2, "ep": 2},
-    "pp2": {"processes": 2, "pp": 2},
     "tp2 pp2 ep2": {"processes": 4, "tp": 2, "pp": 2, "ep": 2},
 }
+"""A few: ``test_parity.py`` compares many more with one process."""
 
 
 def train(reference, layout, folder, **arguments):

@@ -72,15 +72,13 @@ class RankPool:
             line.send((self._cases, case, layout, arguments))
         answers: dict[int, Any] = {}
         while len(answers) < layout.processes:
-            waiting = {self._lines[r]: r for r in range(layout.processes) if r not in answers}
-            ready = wait(list(waiting), limit_seconds)
+            waiting = [rank for rank in range(layout.processes) if rank not in answers]
+            ready = wait([self._lines[rank] for rank in waiting], limit_seconds)
             if not ready:
-                self._fail(f"ranks {sorted(waiting.values())} did not answer in {limit_seconds} s")
-            for line in ready:
-                assert isinstance(line, Connection)
-                rank = waiting[line]
+                self._fail(f"ranks {waiting} of {layout!r} did not answer in {limit_seconds} s")
+            for rank in (rank for rank in waiting if self._lines[rank] in ready):
                 try:
-                    answers[rank], error = line.recv()
+                    answers[rank], error = self._lines[rank].recv()
                 except (EOFError, ConnectionError):
                     error = "died"
                 if error is not None:
@@ -149,4 +147,4 @@ def _run(
         ):
             return case(layout, **arguments)
     finally:
-        rank_imports.release_models()
+        rank_imports.forget_models()

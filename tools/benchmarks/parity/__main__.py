@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from engine.errors import RunError, clear_errors
 from tools.benchmarks.parity.compare import (
@@ -74,7 +75,7 @@ def table(
     Args:
         only: names of layouts; empty for all.
     """
-    given = {"model": MODELS[model], "kinds": kinds, "levers": {}}
+    given: dict[str, Any] = {"model": MODELS[model], "kinds": kinds, "levers": {}}
     expected = pool.run(three_updates, ONE, **given)[0]
     before = expected["before"].weights
     for layout in layouts(experts="experts" in " ".join(MODELS[model])):

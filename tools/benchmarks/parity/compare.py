@@ -20,7 +20,7 @@ class Outcome:
     """What one layout made of the updates.
 
     Attributes:
-        losses: of each update.
+        losses: of each update, and then the prediction head's, where there is one.
         weights: after the last; None on all ranks but the first.
     """
 

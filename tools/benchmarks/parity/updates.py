@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tools.benchmarks import rank_imports  # isort: skip  (readies the platform for megatron)
+from tools.benchmarks import rank_imports  # noqa: F401  # isort: skip  (readies the platform)
 
 import torch
 import torch.distributed as dist
@@ -60,7 +61,7 @@ class Sample:
 
 
 def three_updates(
-    layout: LayoutConfig, model: dict[str, Any], kinds: list[str], levers: dict[str, Any]
+    layout: LayoutConfig, model: dict[str, Any], kinds: Sequence[str], levers: dict[str, Any]
 ) -> dict[str, Outcome]:
     """Three updates of each kind (``sft``, ``grpo``), each from the same first weights.
 
@@ -87,12 +88,12 @@ def three_updates(
         if kind == "grpo":
             _score(policy, rows)
         tokens = sum(len(s.prompt) + len(s.response) - 1 for s in make_samples(model["vocab_size"]))
+        metrics = [policy.update(rows, LOSSES[kind], tokens, LEARNING_RATE) for _ in range(UPDATES)]
         losses = [
-            policy.update(rows, LOSSES[kind], tokens, LEARNING_RATE)["loss"] for _ in range(UPDATES)
+            found[name] for name in ("loss", "mtp_loss") for found in metrics if name in found
         ]
         outcomes[kind] = Outcome(losses, _weights(policy))
-        del policy
-        rank_imports.release_models()
+        policy.close()
     return outcomes
 
 
