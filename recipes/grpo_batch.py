@@ -14,9 +14,13 @@ from engine.algorithms.aggregation import sequence_mean_weights, weighted_sum
 from engine.algorithms.grpo import grpo_loss
 from engine.config.grpo import GrpoConfig
 from engine.config.layout import LayoutConfig
+<<<<<<< HEAD
 from engine.config.levers import row_multiple
 from engine.config.training import TrainingConfig
 from engine.data.minibatches import plan_minibatches
+=======
+from engine.data.minibatches import Minibatch, plan_minibatches
+>>>>>>> 91794bd (Interleaved pipelines get rows of one length: the exchange of shapes between them can block for ever)
 from engine.data.packing import PackedRow, pack, padded_length
 from engine.parallel.groups import data_rank, data_ranks
 from engine.rollout.sample import Sample
@@ -90,6 +94,7 @@ class GrpoBatch:
         )
         pack_row = partial(
             pack,
+<<<<<<< HEAD
             row_multiple=row_multiple(training, layout),
             sample_multiple=layout.sample_multiple,
         )
@@ -104,6 +109,20 @@ class GrpoBatch:
                     )
                     for row in part.rows[data_rank()]
                 ],
+=======
+            row_multiple=layout.row_multiple(tokens_per_microbatch),
+            sample_multiple=layout.sample_multiple,
+        )
+
+        def row_of(members: Sequence[int], part: Minibatch) -> GrpoRow:
+            chosen = [samples[i] for i in members]
+            packed = pack_row([(s.prompt_tokens, s.tokens) for s in chosen])
+            return _row(packed, chosen, advantages[list(members)], len(part.samples))
+
+        self.minibatches = [
+            GrpoMinibatch(
+                [row_of(members, part) for members in part.rows[data_rank()]],
+>>>>>>> 91794bd (Interleaved pipelines get rows of one length: the exchange of shapes between them can block for ever)
                 tokens=sum(sum(sizes[i]) - 1 for i in part.samples),
             )
             for part in plan
@@ -143,6 +162,7 @@ class GrpoBatch:
 
 
 def _row(
+<<<<<<< HEAD
     samples: list[Sample],
     advantages: Tensor,
     minibatch_samples: int,
@@ -150,6 +170,11 @@ def _row(
 ) -> GrpoRow:
     row = pack_row([(s.prompt_tokens, s.tokens) for s in samples])
     row = row.to(torch.cuda.current_device())
+=======
+    packed: PackedRow, samples: list[Sample], advantages: Tensor, minibatch_samples: int
+) -> GrpoRow:
+    row = packed.to(torch.cuda.current_device())
+>>>>>>> 91794bd (Interleaved pipelines get rows of one length: the exchange of shapes between them can block for ever)
     weights = sequence_mean_weights([len(s.tokens) for s in samples], minibatch_samples)
     return GrpoRow(row, samples, row.spread(advantages), row.spread(weights))
 

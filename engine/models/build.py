@@ -135,8 +135,10 @@ def _layout_arguments(layout: LayoutConfig, layers: int, mtp: int) -> dict[str, 
         "expert_model_parallel_size": layout.ep,
         "expert_tensor_parallel_size": layout.etp,
         "sequence_parallel": layout.tp > 1,
-        # Packed rows differ in length, so stages must tell each other the shape they send.
-        "variable_seq_lengths": layout.pp > 1,
+        # Packed rows differ in length, so stages must tell each other the shape they send. Not so
+        # between interleaved stages, where the exchange of shapes can block for ever (each side
+        # waits to be heard before it listens, schedules.py:1440 and 1762): there rows are equal.
+        "variable_seq_lengths": layout.pp > 1 and layout.vpp == 1,
         "batch_p2p_comm": layout.pp == 1,
     }
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 
 def apply(gpu: bool) -> None:
@@ -25,7 +24,6 @@ def apply(gpu: bool) -> None:
     distributed_data_parallel._r1_fixed = True
     _mask_padding_per_token()
     _end_with_a_shorter_unit_of_recomputation()
-    _tell_shapes_apart_between_two_stages()
     if not gpu:
         _name_the_missing_gemm()
         _give_splits_as_numpy()
@@ -162,48 +160,3 @@ def _recompute_outputs_without_fp8() -> None:
         self.fp8 = False
 
     CheckpointWithoutOutput.__init__ = init
-
-
-def _tell_shapes_apart_between_two_stages() -> None:
-    """p2p_communication.py:214 pairs up the wrong shapes where the pipeline has two stages.
-
-    Messages between two ranks match in the order they are posted. With two stages the previous and
-    the next rank are the same one, and what goes to the previous stage arrives there "from the
-    next"; posted as megatron does (all about prev, then all about next), an interleaved schedule
-    takes the shape of an activation for that of a gradient, and the tensors no longer fit.
-    """
-    from megatron.core.pipeline_parallel.p2p_communication import P2PCommunicator
-
-    def communicate_shapes(
-        self: Any, tensor_send_next: Any, tensor_send_prev: Any, recv_prev: bool, recv_next: bool
-    ) -> tuple[list[int], list[int]]:
-        device = torch.cuda.current_device()
-
-        def shape_of(tensor: torch.Tensor | None) -> torch.Tensor | None:
-            return None if tensor is None else torch.tensor(tensor.shape, device=device)
-
-        from_prev, from_next = (
-            torch.zeros(3, dtype=torch.int64, device=device) if wanted else None
-            for wanted in (recv_prev, recv_next)
-        )
-        messages = [
-            (dist.isend, shape_of(tensor_send_prev), self.prev_rank),
-            (dist.irecv, from_next, self.next_rank),
-            (dist.isend, shape_of(tensor_send_next), self.next_rank),
-            (dist.irecv, from_prev, self.prev_rank),
-        ]
-        posted = [
-            dist.P2POp(operation, shape, peer, self.pp_group)
-            for operation, shape, peer in messages
-            if shape is not None
-        ]
-        for request in dist.batch_isend_irecv(posted) if posted else []:
-            request.wait()
-        torch.cuda.synchronize()  # the shapes are read on the host now
-        none = [0, 0, 0]
-        return (
-            none if from_prev is None else from_prev.tolist(),
-            none if from_next is None else from_next.tolist(),
-        )
-
-    P2PCommunicator._communicate_shapes = communicate_shapes

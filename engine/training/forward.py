@@ -84,7 +84,14 @@ def run_schedule(
 
     Returns:
         What ``step``'s second result returned for each row, on the last stage; [] elsewhere.
+
+    Raises:
+        ValueError: rows of an interleaved pipeline differ in length (``LayoutConfig.row_multiple``
+            makes them equal).
     """
+    lengths = {len(row.packed.tokens) for row in rows}
+    if len(chunks) > 1 and len(lengths) > 1:
+        raise ValueError(f"rows of an interleaved pipeline must be equally long, found {lengths}")
     for chunk in chunks:
         chunk.train(not forward_only)
     with torch.set_grad_enabled(not forward_only):
@@ -93,7 +100,7 @@ def run_schedule(
             data_iterator=[iter(rows) for _ in chunks],
             model=list(chunks),
             num_microbatches=len(rows),
-            seq_length=max(len(row.packed.tokens) for row in rows),
+            seq_length=max(lengths),
             micro_batch_size=1,
             forward_only=forward_only,
             collect_non_loss_data=forward_only,
