@@ -117,11 +117,7 @@ class BaseRun:
             rank=data_rank(),
             ranks=data_ranks(),
             tokens_per_microbatch=config.training.tokens_per_microbatch,
-<<<<<<< HEAD
             row_multiple=row_multiple(config.training, layout),
-=======
-            row_multiple=layout.row_multiple(self.config.training.tokens_per_microbatch),
->>>>>>> 91794bd (Interleaved pipelines get rows of one length: the exchange of shapes between them can block for ever)
             sample_multiple=layout.sample_multiple,
             row_count_multiple=layout.microbatch_multiple,
         )
@@ -197,11 +193,7 @@ class BaseRun:
         layout = self.config.layout
         row = pack(
             [(trace.prompt_tokens, trace.tokens) for trace in mine],
-<<<<<<< HEAD
             row_multiple=row_multiple(self.config.training, layout),
-=======
-            row_multiple=layout.row_multiple(self.config.training.tokens_per_microbatch),
->>>>>>> 91794bd (Interleaved pipelines get rows of one length: the exchange of shapes between them can block for ever)
             sample_multiple=layout.sample_multiple,
         ).to(torch.cuda.current_device())
         rows = [_weighted(row, 1)] * layout.microbatch_multiple

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,13 +14,9 @@ from engine.algorithms.aggregation import sequence_mean_weights, weighted_sum
 from engine.algorithms.grpo import grpo_loss
 from engine.config.grpo import GrpoConfig
 from engine.config.layout import LayoutConfig
-<<<<<<< HEAD
 from engine.config.levers import row_multiple
 from engine.config.training import TrainingConfig
-from engine.data.minibatches import plan_minibatches
-=======
 from engine.data.minibatches import Minibatch, plan_minibatches
->>>>>>> 91794bd (Interleaved pipelines get rows of one length: the exchange of shapes between them can block for ever)
 from engine.data.packing import PackedRow, pack, padded_length
 from engine.parallel.groups import data_rank, data_ranks
 from engine.rollout.sample import Sample
@@ -94,23 +90,7 @@ class GrpoBatch:
         )
         pack_row = partial(
             pack,
-<<<<<<< HEAD
             row_multiple=row_multiple(training, layout),
-            sample_multiple=layout.sample_multiple,
-        )
-        self.minibatches = [
-            GrpoMinibatch(
-                [
-                    _row(
-                        [samples[i] for i in row],
-                        advantages[list(row)],
-                        len(part.samples),
-                        pack_row,
-                    )
-                    for row in part.rows[data_rank()]
-                ],
-=======
-            row_multiple=layout.row_multiple(tokens_per_microbatch),
             sample_multiple=layout.sample_multiple,
         )
 
@@ -122,7 +102,6 @@ class GrpoBatch:
         self.minibatches = [
             GrpoMinibatch(
                 [row_of(members, part) for members in part.rows[data_rank()]],
->>>>>>> 91794bd (Interleaved pipelines get rows of one length: the exchange of shapes between them can block for ever)
                 tokens=sum(sum(sizes[i]) - 1 for i in part.samples),
             )
             for part in plan
@@ -162,19 +141,9 @@ class GrpoBatch:
 
 
 def _row(
-<<<<<<< HEAD
-    samples: list[Sample],
-    advantages: Tensor,
-    minibatch_samples: int,
-    pack_row: Callable[..., PackedRow],
-) -> GrpoRow:
-    row = pack_row([(s.prompt_tokens, s.tokens) for s in samples])
-    row = row.to(torch.cuda.current_device())
-=======
     packed: PackedRow, samples: list[Sample], advantages: Tensor, minibatch_samples: int
 ) -> GrpoRow:
     row = packed.to(torch.cuda.current_device())
->>>>>>> 91794bd (Interleaved pipelines get rows of one length: the exchange of shapes between them can block for ever)
     weights = sequence_mean_weights([len(s.tokens) for s in samples], minibatch_samples)
     return GrpoRow(row, samples, row.spread(advantages), row.spread(weights))
 

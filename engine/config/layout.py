@@ -72,15 +72,13 @@ class LayoutConfig(Section):
         """Each sample of a packed row is padded to a multiple of this many tokens (cp chunks)."""
         return 2 * self.cp if self.cp > 1 else 1
 
-    def row_multiple(self, tokens_per_microbatch: int) -> int:
-        """Each packed row is padded to a multiple of this many tokens; tp ranks split its parts.
+    @property
+    def row_multiple(self) -> int:
+        """Each packed row is padded to a multiple of this many tokens: tp ranks split its parts.
 
-        An interleaved pipeline takes rows of one length only: all get the whole budget.
+        Levers may ask for more: ``engine.config.levers.row_multiple``.
         """
-        multiple = self.sample_multiple * self.tp
-        if self.vpp == 1:
-            return multiple
-        return -(-tokens_per_microbatch // multiple) * multiple
+        return self.sample_multiple * self.tp
 
     @property
     def microbatch_multiple(self) -> int:

@@ -12,7 +12,7 @@ def check_levers(training: TrainingConfig, layout: LayoutConfig) -> None:
     Raises:
         ValueError: one does not; names the key, what was expected and why.
     """
-    if training.dispatcher == "allgather" and layout.pp > 1:
+    if training.dispatcher == "allgather" and layout.pp > 1 and layout.vpp == 1:
         raise ValueError(
             f"dispatcher: expected alltoall where layout.pp is {layout.pp}, found allgather; "
             "megatron-core refuses it together with rows of variable length, which pipeline "
@@ -23,11 +23,11 @@ def check_levers(training: TrainingConfig, layout: LayoutConfig) -> None:
 def row_multiple(training: TrainingConfig, layout: LayoutConfig) -> int:
     """Each packed row is padded to a multiple of this many tokens.
 
-    The layout splits rows over its ranks. The allgather dispatcher moreover needs rows of equal
-    length on all expert-parallel ranks: rows hold at most ``tokens_per_microbatch``, so that
-    padding to it makes them equal.
+    The layout splits rows over its ranks. Two levers want all rows equally long, and get rows of
+    the whole ``tokens_per_microbatch``: the allgather dispatcher, among expert-parallel ranks, and
+    the interleaved schedule, among microbatches.
     """
     multiple = layout.row_multiple
-    if training.dispatcher == "allgather":
+    if training.dispatcher == "allgather" or layout.vpp > 1:
         return -(-training.tokens_per_microbatch // multiple) * multiple
     return multiple

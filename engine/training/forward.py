@@ -86,7 +86,7 @@ def run_schedule(
         What ``step``'s second result returned for each row, on the last stage; [] elsewhere.
 
     Raises:
-        ValueError: rows of an interleaved pipeline differ in length (``LayoutConfig.row_multiple``
+        ValueError: rows of an interleaved pipeline differ in length (``engine.config.levers.row_multiple``
             makes them equal).
     """
     lengths = {len(row.packed.tokens) for row in rows}

@@ -40,7 +40,7 @@ class Row:
 
     def __init__(self, samples: list, weight: float, layout: LayoutConfig) -> None:
         self.packed = pack(
-            samples, row_multiple=layout.row_multiple(1024), sample_multiple=layout.sample_multiple
+            samples, row_multiple=layout.row_multiple, sample_multiple=layout.sample_multiple
         )
         self.weights = self.packed.spread([weight] * len(samples))
 

@@ -150,11 +150,7 @@ def _rows(
         chosen = [samples[i] for i in members]
         packed = pack(
             [(s.prompt, s.response) for s in chosen],
-<<<<<<< HEAD
             row_multiple=row_multiple(training, layout),
-=======
-            row_multiple=layout.row_multiple(TOKENS_PER_MICROBATCH),
->>>>>>> 91794bd (Interleaved pipelines get rows of one length: the exchange of shapes between them can block for ever)
             sample_multiple=layout.sample_multiple,
         ).to(torch.cuda.current_device())
         lengths = [len(s.response) for s in chosen]
