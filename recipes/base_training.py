@@ -17,8 +17,8 @@ from torch import Tensor
 from engine.algorithms.aggregation import token_mean_weights
 from engine.algorithms.learning_rate import learning_rate
 from engine.algorithms.next_token import next_token_loss
-from engine.checkpoint.folders import CheckpointFolders
-from engine.checkpoint.training_state import TrainingState, load, save
+from engine.checkpoint.checkpoints import Checkpoints
+from engine.checkpoint.training_state import TrainingState
 from engine.config.levers import row_multiple
 from engine.config.model_sizes import model_sizes
 from engine.data.batches import Batch, BatchReader
@@ -79,14 +79,15 @@ class BaseRun:
     def __init__(self, config: BaseConfig) -> None:
         self.config = config
         self.source = _model_source(config)
-        self.checkpoints = CheckpointFolders(config.run_dir / "checkpoints", config.checkpoint.keep)
+        folder = config.run_dir / "checkpoints"
+        self.checkpoints = Checkpoints(folder, config.checkpoint, config.seed)
         self.first_step = self.checkpoints.latest() or 0
         self.stage, _ = config.at(max(0, self.first_step - 1))
         self.policy = self._new_policy()
         if dist.get_rank() == 0:
             print(rank_map(config.layout, model_sizes(self.source.config)), flush=True)
         if self.first_step:
-            load(self.checkpoints, self.first_step, self._state)
+            self.checkpoints.load(self.first_step, self._state)
         self.record = BaseRecord(config, self.first_step) if dist.get_rank() == 0 else None
 
     @property
@@ -153,8 +154,9 @@ class BaseRun:
 
     def checkpoint(self, step: int) -> None:
         """Save, where it is due, what a restart needs to begin with ``step``."""
+        self.checkpoints.poll()
         if step % self.config.checkpoint.every == 0:
-            save(self.checkpoints, step, self._state, {})
+            self.checkpoints.save(step, self._state, {"weight_version": step})
 
     def finish(self) -> None:
         """Hold the gate, then write the model, the prompt sets and, last, the result.
@@ -162,6 +164,7 @@ class BaseRun:
         Raises:
             RunError: the model cannot do single steps.
         """
+        self.checkpoints.finish()
         run_dir, gate = self.config.run_dir, self.config.gate
         probability = self._gate()
         if probability < gate.min_probability:

@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 
 from engine.algorithms.learning_rate import learning_rate
-from engine.checkpoint.folders import CheckpointFolders
-from engine.checkpoint.training_state import TrainingState, load, save
+from engine.checkpoint.checkpoints import Checkpoints
+from engine.checkpoint.training_state import TrainingState
 from engine.config.model_sizes import model_sizes
 from engine.models.hugging_face import HuggingFaceFolder
 from engine.models.load import load as load_weights
@@ -82,7 +82,8 @@ class ZeroRun:
         self.layers = int(source.config["num_hidden_layers"]) + depths
         self.rollouts = RolloutStore(config.run_dir / "rollouts")
         self.evaluations = RolloutStore(config.run_dir / "evaluations")
-        self.checkpoints = CheckpointFolders(config.run_dir / "checkpoints", config.checkpoint.keep)
+        folder = config.run_dir / "checkpoints"
+        self.checkpoints = Checkpoints(folder, config.checkpoint, config.seed)
         self.first_step = self._resume()
         self.control = _control()
         if dist.get_rank() == 0:
@@ -181,13 +182,19 @@ class ZeroRun:
 
     def checkpoint(self, step: int) -> None:
         """Save what a restart needs, where it is due, to begin with ``step``."""
-        if step % self.config.checkpoint.every == 0 or step == self.config.steps:
-            with self.phases("checkpoint"):
-                progress = {"reference_version": self.reference.version}
-                save(self.checkpoints, step, self._state, progress)
+        with self.phases("checkpoint"):
+            self.checkpoints.poll()
+            if step % self.config.checkpoint.every == 0 or step == self.config.steps:
+                progress = {
+                    "weight_version": step,
+                    "reference_version": self.reference.version,
+                    "next_prompt": step * self.config.rollout.prompts_per_step,
+                }
+                self.checkpoints.save(step, self._state, progress)
 
     def finish(self) -> None:
         """Wait for the last evaluation and write summary.json and report.html."""
+        self.checkpoints.finish()
         last = self.config.steps
         self._wait_for(
             f"the evaluation of weight version {last}",
@@ -207,7 +214,7 @@ class ZeroRun:
         step = self.checkpoints.latest()
         if step is None:
             return 0
-        self.reference.version = load(self.checkpoints, step, self._state)["reference_version"]
+        self.reference.version = self.checkpoints.load(step, self._state)["reference_version"]
         return step
 
     def _wait_for(self, what: str, poll: Callable[[], T | None], limit_seconds: float) -> T:

@@ -1,17 +1,25 @@
 """The ``checkpoints/`` folder of a run: which checkpoints are whole, which is last, which may go.
 
-A checkpoint is written to ``000012.partial`` and renamed to ``000012`` when every rank is done, so
-a folder with a plain number is always whole.
+``000012``             whole, of step 12
+``000012.partial-*``   being written, or left by a crash
+``000012.removed``     being deleted, or left by a crash
+``000012.replaced``    an older one of step 12, until the newer has its place
+``000012.damaged``     failed verification and was passed over; kept for whoever wants to look
+
+Every change is a rename, so that a crash at any moment leaves a folder with a plain number whole.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import secrets
 import shutil
 from pathlib import Path
 
 
 class CheckpointFolders:
-    """Names, order and retention of a run's checkpoints."""
+    """Names, order and retention of a run's checkpoints. One process writes, any may read."""
 
     def __init__(self, root: Path, keep: int) -> None:
         """Args:
@@ -22,9 +30,7 @@ class CheckpointFolders:
 
     def steps(self) -> list[int]:
         """Steps with a whole checkpoint, ascending."""
-        if not self.root.is_dir():
-            return []
-        return sorted(int(folder.name) for folder in self.root.iterdir() if folder.name.isdigit())
+        return sorted(int(folder.name) for folder in self._entries() if folder.name.isdigit())
 
     def latest(self) -> int | None:
         """The newest whole checkpoint's step, None where there is none."""
@@ -36,19 +42,62 @@ class CheckpointFolders:
         return self.root / f"{step:06d}"
 
     def begin(self, step: int) -> Path:
-        """An empty folder to write the checkpoint of ``step`` into; leftovers of a crash go."""
-        partial = self.partial(step)
-        shutil.rmtree(partial, ignore_errors=True)
+        """An empty folder to write the checkpoint of ``step`` into; leftovers of a crash go.
+
+        Its name is new each time: a writer of an earlier run that is somehow still alive on
+        another machine cannot reach into it.
+        """
+        self.clean()
+        partial = self.root / f"{step:06d}.partial-{secrets.token_hex(4)}"
         partial.mkdir(parents=True)
         return partial
 
-    def partial(self, step: int) -> Path:
-        """Where the checkpoint of ``step`` is written before it is whole."""
-        return self.root / f"{step:06d}.partial"
-
-    def commit(self, step: int) -> None:
-        """Declare the checkpoint of ``step`` whole, then delete those beyond ``keep``."""
-        shutil.rmtree(self.folder(step), ignore_errors=True)
-        self.partial(step).rename(self.folder(step))
+    def commit(self, step: int, partial: Path) -> None:
+        """Declare what ``begin`` gave out whole, then delete checkpoints beyond ``keep``."""
+        _sync(partial)
+        if (place := self.folder(step)).exists():
+            place.rename(place.with_suffix(".replaced"))
+        partial.rename(place)
+        _sync(self.root)
+        self.clean()
         for old in self.steps()[: -self.keep]:
-            shutil.rmtree(self.folder(old))
+            _remove(self.folder(old))
+
+    def set_aside(self, step: int) -> Path:
+        """Take the damaged checkpoint of ``step`` out of the row; where it lies now."""
+        aside = self.folder(step).with_suffix(".damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+        return self.folder(step).rename(aside)
+
+    def clean(self) -> None:
+        """Finish what a crash interrupted: half written and half deleted checkpoints go."""
+        for entry in self._entries():
+            if re.fullmatch(r"\d+\.replaced", entry.name):
+                if entry.with_suffix("").exists():
+                    _remove(entry)
+                else:  # the crash came between the two renames of a commit
+                    entry.rename(entry.with_suffix(""))
+            elif re.fullmatch(r"\d+\.(partial-\w+|removed)", entry.name):
+                _remove(entry)
+
+    def _entries(self) -> list[Path]:
+        return list(self.root.iterdir()) if self.root.is_dir() else []
+
+
+def _remove(folder: Path) -> None:
+    """Delete ``folder``, under a name that says so: a crash in the middle leaves no half of it."""
+    doomed = folder
+    if folder.suffix in ("", ".replaced"):
+        doomed = folder.with_suffix(".removed")
+        shutil.rmtree(doomed, ignore_errors=True)
+        folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _sync(folder: Path) -> None:
+    """Have the names in ``folder`` on the disk, not only the content of its files."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

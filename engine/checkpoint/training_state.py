@@ -1,133 +1,95 @@
-"""Everything that a resumed run needs, as megatron's layout-independent sharded state."""
+"""What a checkpoint holds of the training itself, in megatron's layout-independent terms."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-import torch.distributed as dist
-from megatron.core import dist_checkpointing, tensor_parallel
-from megatron.core.dist_checkpointing.core import CheckpointingException
-from megatron.core.dist_checkpointing.mapping import ShardedObject
-from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
 from megatron.core.dist_checkpointing.utils import add_prefix_for_sharding
-from megatron.core.optimizer import MegatronOptimizer
 
-from engine.checkpoint.folders import CheckpointFolders
-from engine.errors import RunError
+from engine.checkpoint import optimizer_state, random_state
 from engine.models.shards import unwrap
 
-_METADATA = {"distrib_optim_sharding_type": "fully_reshardable", "chained_optim_avoid_prefix": True}
+EXTRA = "_extra_state"
+"""End of the keys of what Transformer Engine keeps beside parameters: FP8 scales of the past."""
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What a checkpoint holds besides random state and the recipe's own progress.
+    """The parts of a run that are saved and put back in place.
+
+    The learning rate is no state: it is a function of the step. Neither are prompts and samples:
+    their order is a function of (seed, epoch, index), and finished groups lie in the rollout store.
 
     Attributes:
-        chunks: the trained model's chunks on this rank, as megatron's DDP wraps them.
-        optimizer: megatron's optimizer over it.
-        reference: chunks of the frozen model of recipes that have one.
+        chunks: the trained model's chunks (virtual pipeline stages), as megatron's DDP wraps them.
+        optimizer: megatron's optimizer over them.
+        reference: the chunks of the frozen model of recipes that have one.
     """
 
     chunks: Sequence[torch.nn.Module]
-    optimizer: MegatronOptimizer
+    optimizer: Any
     reference: Sequence[torch.nn.Module] = ()
 
 
-def save(
-    folders: CheckpointFolders, step: int, training: TrainingState, progress: dict[str, Any]
-) -> None:
-    """Write the checkpoint of ``step``; returns on all ranks when it is whole.
+def sharded(training: TrainingState, *, is_loading: bool, with_random: bool) -> dict[str, Any]:
+    """Everything of this rank, described by the piece that it is of the whole.
 
     Args:
-        step: the step that the next start begins with.
-        progress: plain values that the recipe wants back (counters, data position).
-
-    Raises:
-        RunError: it cannot be written (full disk, permissions); earlier checkpoints stay whole.
+        is_loading: the state is to be filled, not to be saved.
+        with_random: include the random generators of this rank.
     """
-    state = {**_state(training, is_loading=False), "progress": progress}
-    try:
-        if dist.get_rank() == 0:
-            folders.begin(step)
-        dist.barrier()
-        # One writer process a rank: more only pay where one rank has many gigabytes to write.
-        writer = TorchDistSaveShardedStrategy("torch_dist", 1, thread_count=1)
-        dist_checkpointing.save(state, str(folders.partial(step)), writer)
-        dist.barrier()
-        if dist.get_rank() == 0:
-            folders.commit(step)
-    except (OSError, CheckpointingException, RuntimeError) as error:
-        where = folders.partial(step)
-        raise RunError(
-            f"checkpoint of step {step} cannot be written to {where}: {error}"
-        ) from error
-    dist.barrier()
-
-
-def load(folders: CheckpointFolders, step: int, training: TrainingState) -> dict[str, Any]:
-    """Put model, optimizer, reference and random state back as ``save`` found them.
-
-    Returns:
-        The recipe's ``progress``.
-
-    Raises:
-        RunError: the checkpoint is unreadable or belongs to another model.
-    """
-    folder = folders.folder(step)
-    try:
-        state = dist_checkpointing.load(_state(training, is_loading=True), str(folder))
-    except (OSError, CheckpointingException, RuntimeError) as error:
-        raise RunError(f"checkpoint {folder} cannot be loaded: {error}") from error
-    for number, chunk in enumerate(training.chunks):
-        unwrap(chunk).load_state_dict(state[f"model{number}"])
-    training.optimizer.load_state_dict(state["optimizer"])
-    for number, chunk in enumerate(training.reference):
-        unwrap(chunk).load_state_dict(state[f"reference{number}"])
-    _restore_random_state(state["random"][0])
-    progress: dict[str, Any] = state["progress"]
-    return progress
-
-
-def _state(training: TrainingState, *, is_loading: bool) -> dict[str, Any]:
-    model = {
-        f"model{number}": unwrap(chunk).sharded_state_dict(metadata=_METADATA)
-        for number, chunk in enumerate(training.chunks)
-    }
+    if not is_loading:
+        _finish_gathering(training.chunks)
+    model = _sharded_chunks(training.chunks)
     state: dict[str, Any] = {
-        **model,
-        "optimizer": training.optimizer.sharded_state_dict(
-            model, is_loading=is_loading, metadata=_METADATA
-        ),
-        "random": [_random_state()],
+        "model": model,
+        "optimizer": optimizer_state.sharded(training.optimizer, model, is_loading=is_loading),
     }
-    for number, chunk in enumerate(training.reference):
-        reference = unwrap(chunk).sharded_state_dict(metadata=_METADATA)
-        add_prefix_for_sharding(reference, "reference.")  # its keys are the model's otherwise
-        state[f"reference{number}"] = reference
+    if training.reference:
+        state["reference"] = _sharded_chunks(training.reference)
+        add_prefix_for_sharding(state["reference"], "reference.")  # its keys are the model's
+    if with_random:
+        state["random"] = [random_state.sharded()]
     return state
 
 
-def _random_state() -> ShardedObject:
-    """The generators of this rank; each rank has its own."""
-    state = {
-        "python": random.getstate(),
-        "numpy": np.random.get_state(),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state(),
-        "tracker": tensor_parallel.get_cuda_rng_tracker().get_states(),
+def put_back(training: TrainingState, state: dict[str, Any], updates: int) -> None:
+    """Make model, optimizer, reference and random generators those of the loaded ``state``.
+
+    Args:
+        updates: how many the optimizer had made.
+    """
+    _fill(training.chunks, state["model"])
+    optimizer_state.put_back(training.optimizer, state["optimizer"], updates)
+    if training.reference:
+        _fill(training.reference, state["reference"])
+    if "random" in state:
+        random_state.restore(state["random"][0])
+
+
+def _sharded_chunks(chunks: Sequence[torch.nn.Module]) -> dict[str, Any]:
+    # Each layer has a key of its own. A new dict each time: megatron adds process groups to it.
+    metadata = {"non_homogeneous_layers": True}
+    return {
+        f"chunk{index}": unwrap(chunk).sharded_state_dict(metadata=metadata)
+        for index, chunk in enumerate(chunks)
     }
-    return ShardedObject("random", state, (dist.get_world_size(),), (dist.get_rank(),))
 
 
-def _restore_random_state(state: dict[str, Any]) -> None:
-    random.setstate(state["python"])
-    np.random.set_state(state["numpy"])
-    torch.set_rng_state(state["torch"])
-    torch.cuda.set_rng_state(state["cuda"])
-    tensor_parallel.get_cuda_rng_tracker().set_states(state["tracker"])
+def _fill(chunks: Sequence[torch.nn.Module], state: dict[str, Any]) -> None:
+    for index, chunk in enumerate(chunks):
+        found = unwrap(chunk).load_state_dict(state[f"chunk{index}"], strict=False)
+        odd = [key for key in (*found.missing_keys, *found.unexpected_keys) if EXTRA not in key]
+        if odd:  # keys were compared with the checkpoint's before: this is a defect of ours
+            raise ValueError(f"not loaded: {', '.join(odd)}")
+
+
+def _finish_gathering(chunks: Sequence[torch.nn.Module]) -> None:
+    """With overlapped gathering the newest parameters arrive only during the next forward pass."""
+    for chunk in chunks:
+        config = getattr(chunk, "ddp_config", None)
+        if config is not None and config.overlap_param_gather:
+            chunk.start_param_sync(force_sync=True)

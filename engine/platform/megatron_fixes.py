@@ -24,11 +24,10 @@ def apply(gpu: bool) -> None:
     distributed_data_parallel._r1_fixed = True
     _mask_padding_per_token()
     _end_with_a_shorter_unit_of_recomputation()
+    _start_no_manager_process()
     if not gpu:
         _name_the_missing_gemm()
         _give_splits_as_numpy()
-        _load_into_a_fresh_optimizer()
-        _count_steps_per_parameter()
         _recompute_outputs_without_fp8()
 
 
@@ -54,56 +53,16 @@ def _give_splits_as_numpy() -> None:
     token_dispatcher.maybe_move_tensor_to_cpu = as_asked
 
 
-def _load_into_a_fresh_optimizer() -> None:
-    """distrib_optimizer.py assumes fused Adam's state; torch's AdamW has none before a first step.
+def _start_no_manager_process() -> None:
+    """filesystem_async.py:53 starts a process on every rank to hand write results to the trainer.
 
-    Loading then needs a dummy state to load into (sharded_state_dict), and the state's ``step``
-    is restored apart from the per-parameter tensors (line 940, KeyError otherwise).
+    ``engine.checkpoint`` hands them over itself. The process would import the main module a second
+    time during the first save (a program without a main guard hangs there), and outlive a killed
+    rank.
     """
-    from megatron.core.optimizer import distrib_optimizer
+    from megatron.core.dist_checkpointing.strategies import filesystem_async
 
-    if distrib_optimizer.HAVE_APEX_OR_TE:
-        return
-    cls = distrib_optimizer.DistributedOptimizer
-    describe, put = cls.sharded_state_dict, cls._set_main_param_and_optimizer_states
-
-    def sharded_state_dict(self: Any, model: Any, is_loading: bool = False, **kwargs: Any) -> Any:
-        if is_loading and not self.optimizer.state:
-            self._init_optimizer_states_with_dummy_values()
-        return describe(self, model, is_loading=is_loading, **kwargs)
-
-    def set_states(self: Any, parameter: Any, tensors: dict[str, Any]) -> Any:
-        group, index = self.model_param_group_index_map[parameter]
-        main = self.optimizer.param_groups[group]["params"][index]
-        state = self.optimizer.state[main]
-        step = {"step": state["step"]} if "step" in state else {}
-        return put(self, parameter, {**tensors, **step})
-
-    cls.sharded_state_dict, cls._set_main_param_and_optimizer_states = (
-        sharded_state_dict,
-        set_states,
-    )
-
-
-def _count_steps_per_parameter() -> None:
-    """distrib_optimizer.py:825 loads one ``step`` tensor into the state of every parameter.
-
-    torch's AdamW adds 1 to it in place for each parameter, so that after a resume every parameter
-    has another, too large step count, and the run silently trains a different model.
-    """
-    from megatron.core.optimizer import distrib_optimizer
-
-    if distrib_optimizer.HAVE_APEX_OR_TE:
-        return
-    cls = distrib_optimizer.DistributedOptimizer
-    original = cls.load_state_dict
-
-    def load_state_dict(self: Any, state_dict: Any) -> None:
-        original(self, state_dict)
-        for state in self.optimizer.state.values():
-            state["step"] = state["step"].clone()
-
-    cls.load_state_dict = load_state_dict
+    filesystem_async._get_write_results_queue = lambda: None
 
 
 def _mask_padding_per_token() -> None:

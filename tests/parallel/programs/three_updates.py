@@ -14,8 +14,9 @@ import torch  # noqa: E402
 import torch.distributed as dist  # noqa: E402
 
 from engine.algorithms.next_token import next_token_loss  # noqa: E402
-from engine.checkpoint.folders import CheckpointFolders  # noqa: E402
-from engine.checkpoint.training_state import TrainingState, load, save  # noqa: E402
+from engine.checkpoint.checkpoints import Checkpoints  # noqa: E402
+from engine.checkpoint.training_state import TrainingState  # noqa: E402
+from engine.config.checkpoint import CheckpointConfig  # noqa: E402
 from engine.config.layout import LayoutConfig  # noqa: E402
 from engine.config.optimizer import OptimizerConfig  # noqa: E402
 from engine.config.training import TrainingConfig  # noqa: E402
@@ -60,16 +61,17 @@ def main(given: dict) -> dict:
         rows = [Row(mine[i::2], 1.0 / answers, layout) for i in range(2)]
         answer = {"logp": _scored(policy, rows, mine, samples)}
 
-        checkpoints = CheckpointFolders(Path(given["checkpoints"]), keep=9)
+        checkpoints = Checkpoints(Path(given["checkpoints"]), CheckpointConfig(every=1), seed=1)
         first = checkpoints.latest() if given.get("resume") else 0
         state = TrainingState(policy.chunks, policy.optimizer)
         if first:
-            load(checkpoints, first, state)
+            checkpoints.load(first, state)
         tokens = sum(len(prompt) + len(response) - 1 for prompt, response in samples)
         for update in range(first, UPDATES):
             metrics = policy.update(rows, _loss, tokens, LEARNING_RATE)
             if given.get("save_after") == update + 1:
-                save(checkpoints, update + 1, state, {})
+                checkpoints.save(update + 1, state, {})
+        checkpoints.finish()
         answer |= {"loss": metrics["loss"], "gradient_norm": metrics["gradient_norm"]}
         answer["expert_load"] = policy.expert_load.take(folder.config["num_hidden_layers"])
         Exporter(policy.chunks, folder).export(Path(given["export"]))

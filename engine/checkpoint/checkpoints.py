@@ -1,0 +1,236 @@
+"""A run's checkpoints: saved while training goes on, found again, verified, loaded."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from engine.checkpoint import loading, manifest, optimizer_state, random_state, training_state
+from engine.checkpoint.child import Child, Done, Failed, run_here
+from engine.checkpoint.files import Files, Planning, Written
+from engine.checkpoint.folders import CheckpointFolders
+from engine.checkpoint.training_state import TrainingState
+from engine.config.checkpoint import CheckpointConfig
+from engine.errors import RunError
+
+PAUSE_SECONDS = 0.01
+"""Between two looks at a save that is waited for."""
+
+
+@dataclass(frozen=True)
+class Save:
+    """A checkpoint being written."""
+
+    step: int
+    files: Files
+    writing: Child[Written] | Done[Written] | Failed
+
+    def outcome(self) -> Done[Written] | Failed | None:
+        """What became of this rank's writing; None while it goes on."""
+        return self.writing.outcome() if isinstance(self.writing, Child) else self.writing
+
+
+class Checkpoints:
+    """The checkpoints of a run, as one trainer rank sees them.
+
+    Every method is called by all ranks at the same point of their programs. At most one save is in
+    flight. A failure on any rank is raised on all of them, as the same sentence.
+    """
+
+    def __init__(self, root: Path, config: CheckpointConfig, seed: int) -> None:
+        """Args:
+        root: the run's ``checkpoints/`` folder, on a file system that all ranks share.
+        seed: the run's; see :func:`engine.checkpoint.random_state.seed_afresh`.
+        """
+        self.folders = CheckpointFolders(root, config.keep)
+        self._config, self._seed = config, seed
+        self._planning = Planning()
+        self._in_flight: Save | None = None
+        self._verified: set[int] = set()
+
+    def save(self, step: int, training: TrainingState, progress: dict[str, Any]) -> None:
+        """Begin the checkpoint of ``step``; the one before it is finished first.
+
+        When this returns, ``training`` may change again. With ``checkpoint.asynchronous`` the
+        checkpoint becomes whole in a later :meth:`poll`, otherwise before this returns.
+
+        Args:
+            step: the step that the next start begins with.
+            progress: plain JSON values that the recipe wants back: weight version, data position,
+                counters.
+
+        Raises:
+            RunError: this or the previous checkpoint cannot be written; earlier ones stay whole.
+        """
+        self.finish()
+        folder = self._on_first_rank(lambda: self.folders.begin(step), f"checkpoint of step {step}")
+        state = training_state.sharded(training, is_loading=False, with_random=True)
+        record = {
+            "step": step,
+            "layout": random_state.layout(),
+            "updates": optimizer_state.updates(training.optimizer),
+            "progress": progress,
+        }
+        files = self._planning.plan(state, record, folder)
+        files.take_snapshot()
+        if self._config.asynchronous:
+            child = Child(files.write, self._config.write_seconds)
+            self._in_flight = Save(step, files, child)
+        else:
+            self._in_flight = Save(step, files, run_here(files.write))
+            self.finish()
+
+    def poll(self) -> None:
+        """Once a step: if every rank has written its files, the checkpoint becomes whole.
+
+        Raises:
+            RunError: some rank could not write them. What it wrote is gone, earlier checkpoints
+                stay whole.
+        """
+        if self._in_flight is None:
+            return
+        outcome = self._in_flight.outcome()
+        seen = torch.tensor(
+            [outcome is None, isinstance(outcome, Failed)],
+            dtype=torch.int32,
+            device=torch.cuda.current_device(),
+        )
+        dist.all_reduce(seen)
+        running, failed = seen.tolist()
+        if failed:
+            self._give_up(outcome)
+        elif not running:
+            assert isinstance(outcome, Done)
+            self._complete(outcome.value)
+
+    def finish(self) -> None:
+        """Wait until no save is in flight.
+
+        Raises:
+            RunError: see :meth:`poll`.
+        """
+        while self._in_flight is not None:
+            self.poll()
+            if self._in_flight is not None:
+                time.sleep(PAUSE_SECONDS)
+
+    def latest(self) -> int | None:
+        """The step of the newest checkpoint that verifies; None where none was ever written.
+
+        Newer ones that are damaged are set aside as ``*.damaged``, with a warning on stderr.
+
+        Raises:
+            RunError: there are checkpoints, but all are damaged. To start again from nothing, a
+                person has to move them away.
+        """
+        steps = self._on_first_rank(self._tidied_steps, "looking for the last checkpoint")
+        damaged: list[tuple[int, str]] = []
+        for step in reversed(steps):
+            if (problem := self._verify(step)) is None:
+                self._pass_over(damaged, step)
+                return int(step)
+            damaged.append((step, problem))
+        if damaged:
+            raise RunError(
+                f"no checkpoint in {self.folders.root} is whole: {damaged[0][1]}; "
+                f"move the folder away to start from the beginning"
+            )
+        return None
+
+    def load(self, step: int, training: TrainingState) -> dict[str, Any]:
+        """Make ``training`` and the random generators those that ``save`` found.
+
+        The layout may be another one than that of ``save``; the random generators are then seeded
+        afresh, which rank 0 says.
+
+        Returns:
+            The recipe's ``progress``.
+
+        Raises:
+            RunError: the checkpoint is damaged or belongs to another model.
+        """
+        if step not in self._verified and (problem := self._verify(step)) is not None:
+            raise RunError(f"checkpoint of step {step} cannot be loaded: {problem}")
+        return loading.load(self.folders.folder(step), training, self._seed)
+
+    def _give_up(self, outcome: Done[Written] | Failed | None) -> None:
+        """Stop the writing on every rank and tell all of them why."""
+        save = self._in_flight
+        assert save is not None
+        if isinstance(save.writing, Child):
+            save.writing.kill()
+        mine = outcome.reason if isinstance(outcome, Failed) else None
+        reasons: list[str | None] = [None] * dist.get_world_size()
+        dist.all_gather_object(reasons, mine)
+        rank, why = next((rank, why) for rank, why in enumerate(reasons) if why is not None)
+        self._discard(save, f"{why}, on rank {rank}" if len(reasons) > 1 else str(why))
+
+    def _complete(self, written: Written) -> None:
+        """All ranks have written: index, manifest, name."""
+        save = self._in_flight
+        assert save is not None
+        all_written: list[Any] = [None] * dist.get_world_size()
+        dist.gather_object(written, all_written if dist.get_rank() == 0 else None)
+        failure: list[str | None] = [None]
+        if dist.get_rank() == 0:
+            outcome = run_here(partial(self._make_whole, save, all_written))
+            failure = [outcome.reason if isinstance(outcome, Failed) else None]
+        dist.broadcast_object_list(failure)
+        if failure[0] is not None:
+            self._discard(save, failure[0])
+        self._in_flight = None
+
+    def _make_whole(self, save: Save, written: list[Written]) -> None:
+        folder = save.files.folder
+        manifest.write(folder, save.files.finish(written))
+        self.folders.commit(save.step, folder)
+
+    def _discard(self, save: Save, why: str) -> None:
+        self._in_flight = None
+        dist.barrier()  # no rank writes any more
+        if dist.get_rank() == 0:
+            run_here(self.folders.clean)
+        dist.barrier()
+        raise RunError(
+            f"the checkpoint of step {save.step} cannot be written to {self.folders.root}: {why}; "
+            f"the checkpoints before it are whole"
+        )
+
+    def _verify(self, step: int) -> str | None:
+        """Read the checkpoint of ``step``, each rank a part of it; what is wrong with it."""
+        ranks = dist.get_world_size()
+        mine = manifest.problem(self.folders.folder(step), dist.get_rank(), ranks)
+        problems: list[str | None] = [None] * ranks
+        dist.all_gather_object(problems, mine)
+        first = next((problem for problem in problems if problem is not None), None)
+        if first is None:
+            self._verified.add(step)
+        return first
+
+    def _tidied_steps(self) -> list[int]:
+        self.folders.clean()
+        return self.folders.steps()
+
+    def _pass_over(self, damaged: list[tuple[int, str]], step: int) -> None:
+        for newer, problem in damaged:
+            aside = self._on_first_rank(
+                partial(self.folders.set_aside, newer), f"the damaged checkpoint of step {newer}"
+            )
+            loading.say(
+                f"the checkpoint of step {newer} is damaged: {problem}; it now lies in {aside}, "
+                f"and the run goes on from step {step}"
+            )
+
+    def _on_first_rank(self, function: Any, what: str) -> Any:
+        """What ``function`` returns on rank 0, on all ranks; its OSError as a RunError on all."""
+        answer: list[Any] = [run_here(function) if dist.get_rank() == 0 else None]
+        dist.broadcast_object_list(answer)
+        if isinstance(answer[0], Failed):
+            raise RunError(f"{what}: {self.folders.root} does not allow it: {answer[0].reason}")
+        return answer[0].value

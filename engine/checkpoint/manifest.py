@@ -1,0 +1,84 @@
+"""The manifest of a checkpoint: size and SHA-256 of every file, so that damage is never loaded.
+
+It is written last, when all other files are on the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from engine.monitoring.files import replace_json
+
+NAME = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Digest:
+    """What a file must contain.
+
+    Attributes:
+        bytes: its size.
+        sha256: hexadecimal digest of its content.
+    """
+
+    bytes: int
+    sha256: str
+
+
+def digest(file: Path) -> Digest:
+    """Read ``file`` once. Raises OSError when it cannot be read."""
+    with file.open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+        return Digest(content.tell(), sha256)
+
+
+def write(folder: Path, digests: Mapping[str, Digest]) -> None:
+    """Declare what the files of ``folder`` contain, by name; on the disk when this returns.
+
+    Raises:
+        RunError: the file system refuses.
+    """
+    replace_json(folder / NAME, {name: asdict(digests[name]) for name in sorted(digests)})
+
+
+def problem(folder: Path, part: int = 0, parts: int = 1) -> str | None:
+    """What is wrong with the checkpoint in ``folder``: one clause that names the file.
+
+    Args:
+        part, parts: look at each ``parts``-th file, beginning with number ``part``; so several
+            ranks share the reading of a large checkpoint.
+
+    Returns:
+        None where every file is as it was written.
+    """
+    try:
+        listed = json.loads((folder / NAME).read_text())
+        digests = {name: Digest(**found) for name, found in listed.items()}
+    except FileNotFoundError:
+        return f"{folder / NAME} is missing"
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        return f"{folder / NAME} is damaged ({error})"
+    if not digests:
+        return f"{folder / NAME} is damaged (it names no file)"
+    for name in sorted(digests)[part::parts]:
+        if (wrong := _difference(folder / name, digests[name])) is not None:
+            return wrong
+    return None
+
+
+def _difference(file: Path, expected: Digest) -> str | None:
+    try:
+        size = file.stat().st_size
+        if size != expected.bytes:
+            return f"{file} has {size:,} bytes, {expected.bytes:,} were written"
+        if digest(file) != expected:
+            return f"{file} is damaged: its SHA-256 is not that of what was written"
+    except FileNotFoundError:
+        return f"{file} is missing"
+    except OSError as error:
+        return f"{file} cannot be read ({error.strerror or error})"
+    return None
