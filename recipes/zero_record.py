@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from engine.data.tokenizer import Tokenizer
+from engine.models.hugging_face import HuggingFaceFolder
 from engine.monitoring import metric_names as names
 from engine.monitoring.console import REINFORCEMENT, Console
 from engine.monitoring.environment import describe_environment
 from engine.monitoring.files import replace_json
 from engine.monitoring.metrics_file import read_metrics
+from engine.monitoring.mfu import Devices, gpu_metrics
 from engine.monitoring.recorder import METRICS_FILE, Recorder
 from engine.monitoring.report import Report, write_report
 from engine.monitoring.shown_samples import ShownSample
@@ -21,6 +23,7 @@ from engine.platform import accelerator
 from engine.rollout.evaluation import evaluate
 from engine.rollout.sample import Sample
 from engine.rollout.store import RolloutStore
+from recipes.step_work import step_work
 from recipes.zero_config import ZeroConfig
 
 REFLECTIVE_WORDS = frozenset(
@@ -48,6 +51,10 @@ class ZeroRecord:
                 layout=config.layout.model_dump(),
             ),
         )
+        self.devices = Devices(
+            accelerator.device_name(), config.layout.processes, config.training.dtype
+        )
+        self.model = HuggingFaceFolder(config.model).config
         self.tokenizer = Tokenizer.load(config.model)
         self.recorder = Recorder(config.run_dir, first_step)
         self.console = Console(config.steps, REINFORCEMENT, first_step=first_step)
@@ -81,6 +88,12 @@ class ZeroRecord:
             **{names.SECONDS_PREFIX + phase: value for phase, value in phases.items()},
             names.STEP_SECONDS: seconds,
             names.TOKENS_PER_SECOND: rollout[names.RESPONSE_TOKENS] / seconds,
+            **gpu_metrics(
+                step_work(self.model, self.config.training, samples),
+                update_seconds=phases["update"],
+                step_seconds=seconds,
+                devices=self.devices,
+            ),
         }
         monitoring = self.config.monitoring
         shown = samples[: monitoring.samples] if step % monitoring.samples_every == 0 else []

@@ -79,6 +79,14 @@ PLANS = (
         (Curve("difference", names.MAX_LOGPROB_DIFFERENCE),),
         logarithmic=True,
     ),
+    Plan(
+        "Model FLOPs utilisation",
+        "share of the GPUs' peak",
+        (
+            Curve("updates", names.MFU_UPDATE),
+            Curve("whole step", names.MFU_STEP, QUIET),
+        ),
+    ),
 )
 
 

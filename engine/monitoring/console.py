@@ -34,6 +34,8 @@ REINFORCEMENT = (
 )
 NEXT_TOKEN = (Column("loss", names.LOSS, "6.4f"),)
 SPEED = Column("", names.TOKENS_PER_SECOND, "7,.0f")
+UTILISATION = Column("MFU", names.MFU_UPDATE, "5.1%")
+"""Only where it is known: without a GPU the line has no such place."""
 
 
 class Console(Closing):
@@ -89,6 +91,7 @@ class Console(Closing):
             *(f"{column.label} {_shown(column, scalars)}" for column in self._columns),
             f"{latest:5.2f} s/step",
             f"{_shown(SPEED, scalars)} tok/s",
+            *([f"MFU {_shown(UTILISATION, scalars)}"] if UTILISATION.name in scalars else []),
             f"ETA {duration((self._total - done) * recent)}",
         ]
         self._bar.update(done - self._bar.n)

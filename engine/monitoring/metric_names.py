@@ -48,6 +48,11 @@ SAMPLING_SECONDS = "speed/sampling_seconds"  # of the rollout, first request to 
 STEP_SECONDS = "speed/seconds_per_step"
 TOKENS_PER_SECOND = "speed/tokens_per_second"  # response tokens per second of the whole step
 
+# How well the trainer's GPUs were used (mfu.py); absent without one, and where its peak is unknown
+TRAINED_TOKENS_PER_GPU = "speed/trained_tokens_per_second_per_gpu"  # of the updates alone
+MFU_UPDATE = "speed/mfu_update"  # of the updates alone
+MFU_STEP = "speed/mfu_step"  # of the whole step, scoring passes counted, waiting included
+
 
 def with_prefix(scalars: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """Return what stands behind ``prefix`` in the names that have it, with their values."""

@@ -6,6 +6,9 @@ PaLM, arXiv 2204.02311, appendix B. What counts as the model's own is in engine/
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+
+from engine.monitoring import metric_names as names
 
 PEAK_FLOPS: Mapping[str, Mapping[str, float]] = {
     # NVIDIA H100 Tensor Core GPU datasheet; the H200's has the same numbers for the same chip.
@@ -17,6 +20,9 @@ PEAK_FLOPS: Mapping[str, Mapping[str, float]] = {
 }
 """Words of a device's name -> precision of the matrix products -> FLOP/s, dense: half of what a
 datasheet gives "with sparsity". "H100" is the SXM module. The first entry that fits holds."""
+
+NO_GPU = "cpu"
+"""The name of a device that is none."""
 
 _OTHER_CLOCKS = ("NVL", "GH200")  # their peaks differ and are not listed
 
@@ -52,3 +58,58 @@ def model_flops_utilisation(
     """
     peak = peak_flops(device, precision)
     return None if peak is None else flops / (seconds * devices * peak)
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What a policy trains on: ``count`` GPUs that are all alike.
+
+    ``name`` and ``precision`` are as :func:`peak_flops` takes them; float32 has no peak there.
+    """
+
+    name: str
+    count: int
+    precision: str
+
+
+@dataclass(frozen=True)
+class StepWork:
+    """What one step of reinforcement learning asks of the policy's GPUs, of all of them together.
+
+    Attributes:
+        tokens: positions trained on, prompts included.
+        training_flops: of the forward and backward passes of the updates.
+        scoring_flops: of the forward passes before them, which give the old and the reference
+            log-probabilities.
+    """
+
+    tokens: int
+    training_flops: float
+    scoring_flops: float
+
+
+def gpu_metrics(
+    work: StepWork, update_seconds: float, step_seconds: float, devices: Devices
+) -> dict[str, float]:
+    """How well a step used its GPUs, by metric name.
+
+    What cannot be known is absent: everything without a GPU, utilisation where the device's peak in
+    this precision is not known.
+
+    Args:
+        update_seconds: of the updates alone.
+        step_seconds: of the whole step, waiting for samples included.
+    """
+    if devices.name == NO_GPU:
+        return {}
+    everything = work.training_flops + work.scoring_flops
+    found = {
+        names.TRAINED_TOKENS_PER_GPU: work.tokens / update_seconds / devices.count,
+        names.MFU_UPDATE: _utilisation(work.training_flops, update_seconds, devices),
+        names.MFU_STEP: _utilisation(everything, step_seconds, devices),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _utilisation(flops: float, seconds: float, devices: Devices) -> float | None:
+    return model_flops_utilisation(flops, seconds, devices.count, devices.name, devices.precision)

@@ -24,6 +24,7 @@ OVERVIEW = {
         "response length": ["Multiline", [names.EVALUATION_RESPONSE_LENGTH, names.RESPONSE_LENGTH]],
         "reward by kind": ["Multiline", [f"{names.REWARD_PREFIX}.*"]],
         "seconds by phase": ["Multiline", [f"{names.SECONDS_PREFIX}.*"]],
+        "model FLOPs utilisation": ["Multiline", [names.MFU_UPDATE, names.MFU_STEP]],
         "expert imbalance": ["Multiline", [f"{names.EXPERT_IMBALANCE_PREFIX}.*"]],
     }
 }

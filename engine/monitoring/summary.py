@@ -1,4 +1,4 @@
-"""summary.json: what came out of a run, in ten numbers measured in that run."""
+"""summary.json: what came out of a run, in a few numbers measured in that run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def summarize(
 
     Args:
         lines: those of metrics.jsonl; one that has no seconds per step is no training step (the
-            last evaluation comes after the last step).
+            last evaluation comes after the last step). How GPUs were used is the mean over steps,
+            None where no line tells.
         base: the evaluation before the first update.
         final: the evaluation after the last one.
         seed: the run's.
@@ -45,8 +46,15 @@ def summarize(
     training = [line for line in lines if line.get(names.STEP_SECONDS) is not None]
     seconds = sum(line[names.STEP_SECONDS] for line in training)
     tokens = sum(line.get(names.RESPONSE_TOKENS) or 0 for line in training)
+    utilisation = {
+        key: _mean(training, name)
+        for key, name in (
+            ("mfu_update", names.MFU_UPDATE),
+            ("mfu_step", names.MFU_STEP),
+            ("trained_tokens_per_second_per_gpu", names.TRAINED_TOKENS_PER_GPU),
+        )
+    }
     differences = _all(lines, names.MAX_LOGPROB_DIFFERENCE)
-    behind_ties = _all(lines, names.BEHIND_ROUTING_TIES)
     return {
         "base_accuracy": base.accuracy,
         "final_accuracy": final.accuracy,
@@ -59,8 +67,9 @@ def summarize(
         "seconds": round(seconds, 3),
         "seconds_by_phase": seconds_by_phase(training),
         "tokens_per_second": tokens / seconds if seconds else None,
+        **utilisation,
         "max_logprob_difference": max(differences, default=None),
-        "behind_routing_ties": fmean(behind_ties) if behind_ties else None,
+        "behind_routing_ties": _mean(lines, names.BEHIND_ROUTING_TIES),
         "seed": seed,
     }
 
@@ -68,6 +77,12 @@ def summarize(
 def _all(lines: Sequence[Mapping[str, Any]], name: str) -> list[float]:
     """Every line's value of a metric, where it has one."""
     return [line[name] for line in lines if line.get(name) is not None]
+
+
+def _mean(lines: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    """Mean over the lines that have a metric, None where none has it."""
+    found = _all(lines, name)
+    return fmean(found) if found else None
 
 
 def seconds_by_phase(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:

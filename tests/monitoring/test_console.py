@@ -45,6 +45,16 @@ def test_the_line_of_a_step() -> None:
     )
 
 
+def test_utilisation_stands_behind_the_speed_where_it_is_known() -> None:
+    stream = io.StringIO()
+    with Console(2, (), stream=stream) as console:
+        console.step(0, {**SCALARS, "speed/mfu_update": 0.4123})
+        console.step(1, SCALARS)
+    with_it, without = stream.getvalue().splitlines()[-2:]
+    assert "2,310 tok/s  MFU 41.2%  ETA" in with_it
+    assert "MFU" not in without
+
+
 def test_lines_are_aligned_even_where_a_metric_is_missing() -> None:
     stream, clock = io.StringIO(), Clock()
     with Console(100, REINFORCEMENT, stream=stream, clock=clock) as console:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from engine.monitoring.files import replace_json
 from engine.monitoring.summary import EvaluationResult, summarize
 
@@ -41,10 +43,24 @@ def test_hand_computed_summary() -> None:
         "seconds": 5.0,
         "seconds_by_phase": {"rollout": 3.0, "update": 2.0},
         "tokens_per_second": 300.0,
+        "mfu_update": None,
+        "mfu_step": None,
+        "trained_tokens_per_second_per_gpu": None,
         "max_logprob_difference": 4e-6,
         "behind_routing_ties": 0.125,
         "seed": 3,
     }
+
+
+def test_utilisation_is_the_mean_over_the_steps_that_know_it() -> None:
+    lines = [
+        {**step(0, 3.0, 1000, 1e-6), "speed/mfu_update": 0.3, "speed/mfu_step": 0.1},
+        {**step(1, 2.0, 500, 1e-6), "speed/mfu_update": 0.5, "speed/mfu_step": 0.2},
+        step(2, 2.0, 500, 1e-6),
+    ]
+    summary = summarize(lines, BASE, FINAL, seed=3)
+    assert summary["mfu_update"] == pytest.approx(0.4)
+    assert summary["mfu_step"] == pytest.approx(0.15)
 
 
 def test_a_run_without_steps_has_a_summary_too(tmp_path) -> None:
