@@ -60,6 +60,7 @@ def test_a_finished_run_leaves_all_that_it_promises(finished):
     lines = read_metrics(finished / "metrics.jsonl")
     assert [line["step"] for line in lines] == [0, 1, 2, 3]
     assert lines[0]["rollout/tokens"] > 0 and "experts/imbalance/layer-0" in lines[0]
+    assert summary["mfu_update"] is None and not any("mfu" in name for name in lines[0])
     environment = json.loads((finished / "environment.json").read_text())
     assert environment["layout"]["ep"] == 2
     assert_nothing_left(finished, limit=5)
