@@ -86,8 +86,8 @@ def run_schedule(
         What ``step``'s second result returned for each row, on the last stage; [] elsewhere.
 
     Raises:
-        ValueError: rows of an interleaved pipeline differ in length (``engine.config.levers.row_multiple``
-            makes them equal).
+        ValueError: rows of an interleaved pipeline differ in length; packed to
+            ``engine.config.levers.row_multiple`` they do not.
     """
     lengths = {len(row.packed.tokens) for row in rows}
     if len(chunks) > 1 and len(lengths) > 1:
