@@ -48,9 +48,11 @@ class RoutingMargins:
     @torch.no_grad()
     def _see(self, router: TopKRouter, inputs: tuple[Tensor, ...], outputs: Any) -> None:
         logits = router.gating(inputs[0]).flatten(0, -2).float()
-        self._seen[router].append(
-            margin(logits, router.topk, router.score_function, router.expert_bias)
-        )
+        scores = logits if router.score_function == "softmax" else torch.sigmoid(logits)
+        if router.expert_bias is not None:
+            scores = scores + router.expert_bias
+        groups, kept = router.config.moe_router_num_groups, router.config.moe_router_group_topk
+        self._seen[router].append(margin(scores, router.topk, groups or 1, kept or 1))
 
     def of(self, rows: Sequence[Row]) -> list[Tensor]:
         """The smallest margin of each token over all layers, for the rows that were run.
@@ -65,25 +67,33 @@ class RoutingMargins:
         ]
 
 
-def margin(logits: Tensor, topk: int, score_function: str, bias: Tensor | None) -> Tensor:
-    """By how much the last chosen expert beats the first that is left out.
+def margin(scores: Tensor, topk: int, groups: int = 1, kept: int = 1) -> Tensor:
+    """By how much the last choice beats the first that is left out, of experts and of groups.
 
     Args:
-        logits: [tokens, experts], the router's.
+        scores: [tokens, experts], those that the router chooses by: sigmoid(logits) + bias, or the
+            logits, whose order softmax keeps.
         topk: experts chosen for each token.
-        score_function: ``softmax`` keeps the logits' order and is measured on them; ``sigmoid`` is
-            measured on sigmoid(logits) + bias, by which DeepSeek-V3 chooses.
-        bias: [experts], or None.
+        groups, kept: groups of neighbouring experts, and how many of them are chosen from
+            (``engine.models.router.group_limited_top_k``).
 
     Returns:
-        [tokens], >= 0; infinite where no expert is left out.
+        [tokens], >= 0; infinite where nothing is left out.
     """
-    scores = logits if score_function == "softmax" else torch.sigmoid(logits)
-    if bias is not None:
-        scores = scores + bias
-    if topk >= scores.shape[-1]:
-        return torch.full_like(scores[:, 0], float("inf"))
-    best = scores.topk(topk + 1, dim=-1).values
+    if kept >= groups:
+        return _gap(scores, topk)
+    grouped = scores.unflatten(1, (groups, -1))
+    worth = grouped.topk(min(2, grouped.shape[-1]), dim=-1).values.sum(-1)
+    inside = torch.zeros_like(worth, dtype=torch.bool)
+    inside.scatter_(1, worth.topk(kept, dim=-1).indices, True)
+    candidates = grouped.masked_fill(~inside.unsqueeze(-1), float("-inf")).flatten(1)
+    return torch.minimum(_gap(worth, kept), _gap(candidates, topk))
+
+
+def _gap(values: Tensor, chosen: int) -> Tensor:
+    if chosen >= values.shape[-1]:
+        return torch.full_like(values[:, 0], float("inf"))
+    best = values.topk(chosen + 1, dim=-1).values
     return best[:, -2] - best[:, -1]
 
 

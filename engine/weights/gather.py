@@ -1,12 +1,14 @@
 """Bringing the pieces of every tensor together on rank 0, whatever the layout.
 
 Who holds what does not change during a run, so the plan is exchanged once; after that a push moves
-tensor data only, all pieces of a rank in one message.
+tensor data only, all pieces of a rank and a dtype in one message (a bfloat16 model keeps the bias
+of its routers in float32).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -14,8 +16,21 @@ from torch import Tensor
 
 from engine.models.shards import Shard, shards
 
-Piece = tuple[str, int | None, tuple[int, ...], tuple[slice, ...]]
-"""Key, expert, shape of the whole tensor, and the place in it that the piece fills."""
+
+@dataclass(frozen=True)
+class Piece:
+    """What rank 0 must know of a piece to put it in its place; see ``Shard``."""
+
+    key: str
+    expert: int | None
+    shape: tuple[int, ...]
+    place: tuple[slice, ...]
+    dtype: torch.dtype
+
+    @property
+    def sizes(self) -> list[int]:
+        """The piece's own shape."""
+        return [part.stop - part.start for part in self.place]
 
 
 class Gatherer:
@@ -23,7 +38,7 @@ class Gatherer:
 
     def __init__(self, chunks: Sequence[torch.nn.Module]) -> None:
         self._mine = [shard for shard in shards(chunks) if shard.main]
-        mine = [(s.key, s.expert, s.shape, s.place) for s in self._mine]
+        mine = [Piece(s.key, s.expert, s.shape, s.place, s.data.dtype) for s in self._mine]
         self._plan: list[list[Piece]] = [[] for _ in range(dist.get_world_size())]
         dist.all_gather_object(self._plan, mine)
 
@@ -31,34 +46,37 @@ class Gatherer:
     def gather(self) -> dict[tuple[str, int | None], Tensor]:
         """Whole tensors on the CPU by (megatron key, expert) on rank 0; empty on the others."""
         if dist.get_rank() != 0:
-            if self._mine:
-                dist.send(_flat(self._mine), dst=0)
+            for dtype in _dtypes(self._plan[dist.get_rank()]):
+                dist.send(_message(self._mine, dtype), dst=0)
             return {}
-        mine = _flat(self._mine)  # rank 0 always speaks for something: the embedding at least
         whole: dict[tuple[str, int | None], Tensor] = {}
         for rank, pieces in enumerate(self._plan):
-            message = mine
-            if rank != 0 and pieces:
-                message = mine.new_empty(sum(_elements(place) for *_, place in pieces))
-                dist.recv(message, src=rank)
-            for (key, expert, shape, place), data in _cut(pieces, message.cpu()):
-                tensor = whole.setdefault((key, expert), torch.empty(shape, dtype=data.dtype))
-                tensor[place] = data
+            for dtype in _dtypes(pieces):
+                sent = [piece for piece in pieces if piece.dtype == dtype]
+                message = _message(self._mine, dtype) if rank == 0 else _receive(sent, rank)
+                for piece, data in _cut(sent, message.cpu()):
+                    empty = torch.empty(piece.shape, dtype=dtype)
+                    whole.setdefault((piece.key, piece.expert), empty)[piece.place] = data
         return whole
 
 
-def _flat(pieces: list[Shard]) -> Tensor:
-    return torch.cat([piece.data.reshape(-1) for piece in pieces])
+def _dtypes(pieces: Sequence[Piece]) -> list[torch.dtype]:
+    """In an order that sender and receiver share."""
+    return sorted({piece.dtype for piece in pieces}, key=str)
 
 
-def _elements(place: tuple[slice, ...]) -> int:
-    return int(torch.Size([s.stop - s.start for s in place]).numel())
+def _message(pieces: Sequence[Shard], dtype: torch.dtype) -> Tensor:
+    return torch.cat([piece.data.reshape(-1) for piece in pieces if piece.data.dtype == dtype])
 
 
-def _cut(pieces: list[Piece], message: Tensor) -> Iterator[tuple[Piece, Tensor]]:
-    start = 0
-    for piece in pieces:
-        place = piece[3]
-        size = _elements(place)
-        yield piece, message[start : start + size].view([s.stop - s.start for s in place])
-        start += size
+def _receive(pieces: Sequence[Piece], rank: int) -> Tensor:
+    elements = sum(torch.Size(piece.sizes).numel() for piece in pieces)
+    message = torch.empty(elements, dtype=pieces[0].dtype, device=torch.cuda.current_device())
+    dist.recv(message, src=rank)
+    return message
+
+
+def _cut(pieces: Sequence[Piece], message: Tensor) -> Iterator[tuple[Piece, Tensor]]:
+    parts = message.split([torch.Size(piece.sizes).numel() for piece in pieces])
+    for piece, data in zip(pieces, parts, strict=True):
+        yield piece, data.view(piece.sizes)

@@ -91,6 +91,22 @@ def test_two_starts_from_the_same_rollouts_give_the_same_weights(base, finished,
     assert final_weights(again) == final_weights(finished)
 
 
+@pytest.mark.parametrize("override", ["layout.tp=2", "layout.pp=2", "layout.ep=2"])
+def test_one_override_runs_another_layout_with_the_same_numbers(base, finished, tmp_path, override):
+    """Fed the rollouts of the finished run; its parity gate holds with every push."""
+    other = with_rollouts_of(finished, tmp_path / "other")
+    subprocess.run(zero_command(base, other, override), check=True, timeout=300)
+    sizes = json.loads((other / "environment.json").read_text())["layout"]
+    key, _, value = override.removeprefix("layout.").partition("=")
+    assert sizes[key] == int(value)
+    for ours, theirs in zip(
+        read_metrics(other / "metrics.jsonl"), read_metrics(finished / "metrics.jsonl"), strict=True
+    ):
+        assert ours["parity/max_logprob_difference"] < 1e-4
+        for name in ("training/kl", "training/entropy", "training/gradient_norm"):
+            assert ours.get(name) == pytest.approx(theirs.get(name), rel=1e-2)
+
+
 def test_a_run_killed_in_a_step_ends_as_the_undisturbed_one(base, finished, tmp_path, launch):
     killed = with_rollouts_of(finished, tmp_path / "killed")
     first = launch(zero_command(base, killed))

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import RunError
+from engine.models.router import group_limited_top_k
 from engine.training.parity import Comparison, Mismatch, behind_ties, compare, hold
 from engine.training.routing_margin import margin
 
@@ -81,10 +82,31 @@ def test_a_tie_leaves_out_the_rest_of_its_own_sample_only():
 
 
 def test_the_margin_is_between_the_last_chosen_and_the_first_left_out():
-    logits = torch.tensor([[3.0, 1.0, 2.0, 0.5]])
-    assert margin(logits, 2, "softmax", None).item() == 1.0
-    assert margin(logits, 4, "softmax", None).item() == float("inf")
-    # DeepSeek-V3 chooses by sigmoid(logits) + bias
-    bias = torch.tensor([0.0, 10.0, 0.0, 0.0])
-    expected = torch.sigmoid(torch.tensor(3.0)) - torch.sigmoid(torch.tensor(2.0))
-    assert margin(logits, 2, "sigmoid", bias).item() == pytest.approx(expected.item())
+    scores = torch.tensor([[3.0, 1.0, 2.0, 0.5]])
+    assert margin(scores, 2).item() == 1.0
+    assert margin(scores, 4).item() == float("inf")
+    # of two groups one is kept: 3 + 1 against 2 + 0.5 counts, and within it nothing is left out
+    assert margin(scores, 2, groups=2, kept=1).item() == 1.5
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    groups=st.sampled_from([1, 2, 4]),
+    kept=st.integers(1, 4),
+    data=st.data(),
+)
+def test_a_change_within_the_margin_never_changes_the_choice(
+    seed: int, groups: int, kept: int, data: st.DataObject
+):
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.rand(5, 8, generator=generator, dtype=torch.float64)
+    kept = min(kept, groups)
+    topk = data.draw(st.integers(1, 8 * kept // groups))
+    # a group's worth is the sum of two scores, and two groups are compared: a quarter is safe
+    bound = margin(scores, topk, groups, kept).clamp(max=10.0)[:, None] / 4
+    noise = (torch.rand(scores.shape, generator=generator, dtype=torch.float64) - 0.5) * 2
+    chosen, again = (
+        group_limited_top_k(s, topk, groups, kept).sort(-1).values
+        for s in (scores, scores + 0.99 * bound * noise)
+    )
+    assert torch.equal(chosen, again)
