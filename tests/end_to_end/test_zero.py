@@ -91,19 +91,26 @@ def test_two_starts_from_the_same_rollouts_give_the_same_weights(base, finished,
     assert final_weights(again) == final_weights(finished)
 
 
-@pytest.mark.parametrize("override", ["layout.tp=2", "layout.pp=2", "layout.ep=2"])
-def test_one_override_runs_another_layout_with_the_same_numbers(base, finished, tmp_path, override):
-    """Fed the rollouts of the finished run; its parity gate holds with every push."""
-    other = with_rollouts_of(finished, tmp_path / "other")
-    subprocess.run(zero_command(base, other, override), check=True, timeout=300)
-    sizes = json.loads((other / "environment.json").read_text())["layout"]
-    key, _, value = override.removeprefix("layout.").partition("=")
-    assert sizes[key] == int(value)
-    ours, theirs = (read_metrics(run / "metrics.jsonl")[:STEPS] for run in (other, finished))
-    for our_line, their_line in zip(ours, theirs, strict=True):
-        assert our_line["parity/max_logprob_difference"] < 1e-4
-        for name in ("training/kl", "training/entropy", "training/gradient_norm"):
-            assert our_line[name] == pytest.approx(their_line[name], rel=1e-2), name
+def test_one_override_runs_another_layout_with_the_same_numbers(base, tmp_path):
+    """The other layouts are fed the first one's rollouts; their parity gates hold at every push.
+
+    Without the router's balance loss: it is about the tokens of one microbatch, and which samples
+    share one depends on the number of data-parallel ranks.
+    """
+    model = shutil.copytree(base, tmp_path / "base") / "model" / "config.json"
+    model.write_text(json.dumps({**json.loads(model.read_text()), "router_aux_loss_coef": 0.0}))
+    first = tmp_path / "ep"
+    subprocess.run(zero_command(tmp_path / "base", first, "layout.ep=2"), check=True, timeout=300)
+    expected = read_metrics(first / "metrics.jsonl")[:STEPS]
+    for key in ("tp", "pp"):
+        other = with_rollouts_of(first, tmp_path / key)
+        command = zero_command(tmp_path / "base", other, f"layout.{key}=2")
+        subprocess.run(command, check=True, timeout=300)
+        assert json.loads((other / "environment.json").read_text())["layout"][key] == 2
+        for ours, theirs in zip(read_metrics(other / "metrics.jsonl"), expected, strict=False):
+            assert ours["parity/max_logprob_difference"] < 1e-4
+            for name in ("training/kl", "training/entropy", "training/gradient_norm"):
+                assert ours[name] == pytest.approx(theirs[name], rel=1e-2), (key, name)
 
 
 def test_a_run_killed_in_a_step_ends_as_the_undisturbed_one(base, finished, tmp_path, launch):
