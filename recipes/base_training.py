@@ -27,6 +27,7 @@ from engine.data.order import in_turn
 from engine.data.packing import PackedRow, pack
 from engine.errors import RunError
 from engine.models.hugging_face import HuggingFaceFolder
+from engine.models.numerics import kernels_of
 from engine.models.shards import unwrap
 from engine.monitoring import metric_names as names
 from engine.monitoring.console import NEXT_TOKEN, Console
@@ -39,6 +40,7 @@ from engine.parallel.groups import (
     process_groups,
 )
 from engine.parallel.rank_map import rank_map
+from engine.platform.kernels import line as kernel_line
 from engine.training.forward import log_probabilities
 from engine.training.policy import Policy
 from engine.weights.export import Exporter
@@ -86,6 +88,7 @@ class BaseRun:
         self.policy = self._new_policy()
         if dist.get_rank() == 0:
             print(rank_map(config.layout, model_sizes(self.source.config)), flush=True)
+            print(kernel_line(kernels_of(config.training)), flush=True)
         if self.first_step:
             self.checkpoints.load(self.first_step, self._state)
         self.record = BaseRecord(config, self.first_step) if dist.get_rank() == 0 else None

@@ -9,6 +9,7 @@ from statistics import fmean
 
 from engine.data.tokenizer import Tokenizer
 from engine.models.hugging_face import HuggingFaceFolder
+from engine.models.numerics import kernels_of
 from engine.monitoring import metric_names as names
 from engine.monitoring.console import REINFORCEMENT, Console
 from engine.monitoring.environment import describe_environment
@@ -47,7 +48,7 @@ class ZeroRecord:
             config.run_dir / "environment.json",
             describe_environment(
                 device=accelerator.device_name(),
-                kernels=accelerator.kernels(),
+                kernels=kernels_of(config.training),
                 layout=config.layout.model_dump(),
             ),
         )

@@ -17,11 +17,13 @@ from engine.checkpoint.training_state import TrainingState
 from engine.config.model_sizes import model_sizes
 from engine.models.hugging_face import HuggingFaceFolder
 from engine.models.load import load as load_weights
+from engine.models.numerics import kernels_of
 from engine.monitoring import metric_names as names
 from engine.monitoring.phases import Phases
 from engine.monitoring.waiting import wait_for
 from engine.parallel.groups import process_groups
 from engine.parallel.rank_map import rank_map
+from engine.platform.kernels import line as kernel_line
 from engine.rollout.control import Control, control_address
 from engine.rollout.sample import Sample
 from engine.rollout.server import server_urls
@@ -75,7 +77,12 @@ class ZeroRun:
         )
         load_weights(self.policy.chunks, source)
         self.policy.parameters_changed()
-        self.reference = Reference(source.config, config.layout, config.training)
+        self.reference = Reference(
+            source.config,
+            config.layout,
+            config.training,
+            offload=config.grpo.reference_offload,
+        )
         self.reference.refresh(self.policy, version=0)
         self.exporter = Exporter(self.policy.chunks, source)
         depths = source.config.get("num_nextn_predict_layers") or 0
@@ -88,6 +95,7 @@ class ZeroRun:
         self.control = _control()
         if dist.get_rank() == 0:
             print(rank_map(config.layout, model_sizes(source.config)), flush=True)
+            print(kernel_line(kernels_of(config.training)), flush=True)
             print(f"policy ready at step {self.first_step}; waiting for the servers", flush=True)
         self._wait_for("the servers", self.control.servers_ready, config.servers.start_seconds)
         self.push(self.first_step)

@@ -17,6 +17,11 @@ class GrpoConfig(Section):
     reference_refresh_steps: int = Field(
         ge=1, description="the reference becomes the current policy after this many steps"
     )
+    reference_offload: bool = Field(
+        False,
+        description="keep the reference's parameters in host memory; they are copied to the device "
+        "for its pass over the rollout, once a step, and freed after it",
+    )
     minibatches: int = Field(
         1, ge=1, description="optimizer updates per rollout; each sees its own share of the samples"
     )

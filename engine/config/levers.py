@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+from engine.config.fp8 import size_multiple
 from engine.config.layout import LayoutConfig
 from engine.config.training import TrainingConfig
 
@@ -25,9 +28,10 @@ def row_multiple(training: TrainingConfig, layout: LayoutConfig) -> int:
 
     The layout splits rows over its ranks. Two levers want all rows equally long, and get rows of
     the whole ``tokens_per_microbatch``: the allgather dispatcher, among expert-parallel ranks, and
-    the interleaved schedule, among microbatches.
+    the interleaved schedule, among microbatches. FP8 products take certain numbers of rows only.
     """
-    multiple = layout.row_multiple
+    on_each_rank = size_multiple(training.fp8)
+    multiple = math.lcm(layout.row_multiple, layout.cp * layout.tp * on_each_rank)
     if training.dispatcher == "allgather" or layout.vpp > 1:
         return -(-training.tokens_per_microbatch // multiple) * multiple
     return multiple

@@ -8,10 +8,12 @@ hardware's and the model's.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from engine.config.fp8 import Fp8Recipe
 from engine.config.section import Section
 
 RecomputedModule = Literal[
@@ -76,6 +78,63 @@ class TrainingConfig(Section):
         "every row to tokens_per_microbatch",
     )
 
+    grouped_experts: bool | None = Field(
+        None,
+        description="compute all experts of a rank in one grouped matrix product instead of one "
+        "after the other; default: where a GPU is, which knows no other way here",
+    )
+    optimizer_offload: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the optimizer's state and of its work that a GPU's host takes over: "
+        "12 bytes less on the GPU for each of these parameters, for a slower update",
+    )
+    fp8: Fp8Recipe = Field(
+        "none",
+        description="linear layers multiply in FP8; embedding, router, norms and output layer stay "
+        "as they are. How values are scaled: blockwise in tiles of 1 x 128 and 128 x 128 as "
+        "DeepSeek-V3 (Hopper), tensorwise by each tensor's own maximum, delayed by maxima of "
+        "earlier steps, mxfp8 in 32s (Blackwell)",
+    )
+    fp8_bfloat16_layers: int = Field(
+        0,
+        ge=0,
+        description="so many first and so many last layers stay in bfloat16, where FP8 hurts most",
+    )
+
+    @field_validator("optimizer_offload")
+    @classmethod
+    def _offload_has_copies(cls, share: float, info: ValidationInfo) -> float:
+        # hybrid_optimizer.py:350 of megatron-core 0.16.1 restores only what it keeps a copy of.
+        if share and info.data.get("dtype") == "float32":
+            raise ValueError(f"expected 0 where dtype is float32, found {share:g}")
+        return share
+
+    @field_validator("fp8")
+    @classmethod
+    def _fp8_stands_beside_bfloat16(cls, fp8: Fp8Recipe, info: ValidationInfo) -> Fp8Recipe:
+        if fp8 == "none":
+            return fp8
+        if info.data.get("dtype") == "float32":
+            raise ValueError(f"expected none where dtype is float32, found {fp8}")
+        dropped = {"layernorm", "moe_act"} & set(info.data.get("recompute_modules") or ())
+        if fp8 == "delayed" and dropped:
+            raise ValueError(
+                f"expected another recipe where recompute_modules has {_list(sorted(dropped))}: "
+                "scales of earlier steps cannot be told apart from those of a second forward "
+                "pass; found delayed"
+            )
+        return fp8
+
+    @field_validator("fp8_bfloat16_layers")
+    @classmethod
+    def _kept_layers_belong_to_fp8(cls, layers: int, info: ValidationInfo) -> int:
+        recipe = info.data.get("fp8")
+        if layers and recipe in ("none", "delayed"):
+            raise ValueError(f"expected 0 where fp8 is {recipe}, found {layers}")
+        return layers
+
     @field_validator("recompute_modules")
     @classmethod
     def _modules_belong_to_selective(
@@ -114,5 +173,5 @@ class TrainingConfig(Section):
         return size
 
 
-def _list(names: tuple[str, ...]) -> str:
+def _list(names: Iterable[str]) -> str:
     return ", ".join(names)

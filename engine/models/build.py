@@ -121,7 +121,7 @@ def transformer_config(
     return kind(
         **architecture,
         **_layout_arguments(layout, architecture["num_layers"], mtp),
-        **numerics(training, architecture),
+        **numerics(training, layout, architecture),
     )
 
 

@@ -1,4 +1,4 @@
-"""Which modules make up the layers: Transformer Engine's on a GPU, ours elsewhere.
+"""Which modules make up the layers: Transformer Engine's where it serves, ours elsewhere.
 
 Two modules are our own on both: the sigmoid router and the multi-token prediction layer.
 """
@@ -48,7 +48,7 @@ def mtp_spec(
     if not depths:
         return None
     last = _all_layers(config)[-1]
-    if accelerator.has_gpu():
+    if accelerator.has_transformer_engine():
         layer = get_mtp_layer_spec(last, use_transformer_engine=True)
     else:
         layer = torch_layers.mtp_layer_spec(last)
@@ -57,7 +57,7 @@ def mtp_spec(
 
 
 def _all_layers(config: TransformerConfig) -> list[ModuleSpec]:
-    if accelerator.has_gpu():
+    if accelerator.has_transformer_engine():
         layers = get_gpt_decoder_layer_specs(config, use_transformer_engine=True)
     else:
         layers = torch_layers.layer_specs(config)
@@ -70,7 +70,7 @@ def _all_layers(config: TransformerConfig) -> list[ModuleSpec]:
 
 
 def _norm() -> type:
-    if accelerator.has_gpu():
+    if accelerator.has_transformer_engine():
         from megatron.core.extensions.transformer_engine import TENorm
 
         return TENorm

@@ -7,6 +7,7 @@ the CPU (``cuda_on_cpu``), then megatron's bugs of that path are mended (``megat
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
@@ -15,6 +16,9 @@ import warnings
 import torch
 
 from engine.platform import cuda_on_cpu, uneven_collectives
+from engine.platform.precision import Hardware
+
+_prepared = False
 
 
 def has_gpu() -> bool:
@@ -32,31 +36,44 @@ def device_name() -> str:
     return torch.cuda.get_device_name() if has_gpu() else "cpu"
 
 
-def kernels() -> dict[str, str]:
-    """What computes each kind of operation in this process. Call after :func:`prepare`."""
-    from megatron.core.optimizer.distrib_optimizer import HAVE_APEX_OR_TE
+@functools.cache
+def has_transformer_engine() -> bool:
+    """Whether Transformer Engine's layers serve this process: there is a GPU, and it is installed.
 
-    fused = "Transformer Engine"
-    gpu = has_gpu()
-    return {
-        "attention": fused if gpu else "torch scaled_dot_product_attention",
-        "linear": fused if gpu else "torch",
-        "norm": fused if gpu else "torch",
-        "experts": f"{fused} grouped" if gpu else "torch, one after the other",
-        "optimizer": "fused Adam" if HAVE_APEX_OR_TE else "torch AdamW",
-    }
+    It is imported to find out: it is there but unusable where its CUDA does not fit the driver's.
+    """
+    if not has_gpu():
+        return False
+    try:
+        import transformer_engine.pytorch  # noqa: F401
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def hardware() -> Hardware:
+    """What decides about precision on this process's device."""
+    cuda = torch.version.cuda
+    return Hardware(
+        capability=torch.cuda.get_device_capability() if has_gpu() else None,
+        cuda=None if cuda is None else (int(cuda.split(".")[0]), int(cuda.split(".")[1])),
+        transformer_engine=has_transformer_engine(),
+    )
 
 
 def prepare(local_rank: int = 0) -> None:
-    """Make this process ready to import and run megatron-core. Call once, before importing it.
+    """Make this process ready to import and run megatron-core; a second call changes nothing.
 
     Args:
         local_rank: index of this process among those of its machine; picks its GPU.
 
     Raises:
-        RuntimeError: megatron-core has been imported already, and has kept names of its own for
-            what this function replaces.
+        RuntimeError: megatron-core was imported before the first call, and has kept names of its
+            own for what this function replaces.
     """
+    global _prepared
+    if _prepared:
+        return
     if "megatron.core" in sys.modules:
         raise RuntimeError("accelerator.prepare() must come before the first import of megatron")
     _quiet_megatron()
@@ -71,7 +88,8 @@ def prepare(local_rank: int = 0) -> None:
         uneven_collectives.install()
     from engine.platform import megatron_fixes  # imports megatron, so only now
 
-    megatron_fixes.apply(gpu)
+    megatron_fixes.apply(gpu, has_transformer_engine())
+    _prepared = True
 
 
 def _quiet_megatron() -> None:

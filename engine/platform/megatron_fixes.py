@@ -11,11 +11,12 @@ from typing import Any
 import torch
 
 
-def apply(gpu: bool) -> None:
+def apply(gpu: bool, transformer_engine: bool) -> None:
     """Mend megatron-core in this process; idempotent.
 
     Args:
-        gpu: whether a GPU (and with it Transformer Engine) serves this process.
+        gpu: whether a GPU serves this process.
+        transformer_engine: whether Transformer Engine does; a GPU without it is possible.
     """
     from megatron.core.distributed import distributed_data_parallel
 
@@ -26,8 +27,9 @@ def apply(gpu: bool) -> None:
     _end_with_a_shorter_unit_of_recomputation()
     _start_no_manager_process()
     if not gpu:
-        _name_the_missing_gemm()
         _give_splits_as_numpy()
+    if not transformer_engine:
+        _name_the_missing_gemm()
         _recompute_outputs_without_fp8()
 
 

@@ -173,7 +173,21 @@ def _megatron(optimizer: OptimizerConfig, training: TrainingConfig) -> MegatronO
         params_dtype=dtype,
         use_distributed_optimizer=True,
         overlap_param_gather=training.overlap_param_gather,
+        **_offload(training.optimizer_offload),
     )
+
+
+def _offload(share: float) -> dict[str, Any]:
+    """megatron's HybridDeviceOptimizer. Never run: there is nothing to offload without a GPU."""
+    if not share:
+        return {}
+    return {
+        "optimizer_cpu_offload": True,
+        "optimizer_offload_fraction": share,
+        "overlap_cpu_optimizer_d2h_h2d": True,
+        # It keeps the float32 copies itself; megatron's own would stay on the GPU beside them.
+        "use_precision_aware_optimizer": True,
+    }
 
 
 def _sum_over_ranks(per_row: list[dict[str, Tensor]]) -> dict[str, float]:

@@ -13,6 +13,7 @@ from engine.models.build import build
 from engine.models.family import HuggingFaceConfig
 from engine.models.shards import unwrap
 from engine.training.forward import Row, log_probabilities
+from engine.training.host_memory import HostedParameters
 from engine.training.policy import Policy
 
 
@@ -25,10 +26,21 @@ class Reference:
     """
 
     def __init__(
-        self, config: HuggingFaceConfig, layout: LayoutConfig, training: TrainingConfig
+        self,
+        config: HuggingFaceConfig,
+        layout: LayoutConfig,
+        training: TrainingConfig,
+        *,
+        offload: bool = False,
     ) -> None:
+        """Build it, randomly initialised.
+
+        Args:
+            offload: keep the parameters in host memory except while they score.
+        """
         self.chunks = [chunk.requires_grad_(False) for chunk in build(config, layout, training)]
         self.version = 0
+        self._hosted = HostedParameters(self.chunks) if offload else None
 
     @torch.no_grad()
     def refresh(self, policy: Policy, version: int) -> None:
@@ -39,4 +51,7 @@ class Reference:
 
     def log_probabilities(self, rows: Sequence[Row], policy: Policy) -> list[Tensor] | None:
         """See :func:`engine.training.forward.log_probabilities`; scored as ``policy`` is."""
-        return log_probabilities(self.chunks, rows, policy.scorer)
+        if self._hosted is None:
+            return log_probabilities(self.chunks, rows, policy.scorer)
+        with self._hosted.visiting(torch.cuda.current_device()):
+            return log_probabilities(self.chunks, rows, policy.scorer)

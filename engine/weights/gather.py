@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from engine.models.shards import Shard, shards
+from engine.models.shards import Shard, shards, unwrap
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Gatherer:
     """Collects whole tensors of a model on rank 0. Built and called by all ranks together."""
 
     def __init__(self, chunks: Sequence[torch.nn.Module]) -> None:
+        self._chunks = chunks
         self._mine = [shard for shard in shards(chunks) if shard.main]
         mine = [Piece(s.key, s.expert, s.shape, s.place, s.data.dtype) for s in self._mine]
         self._plan: list[list[Piece]] = [[] for _ in range(dist.get_world_size())]
@@ -45,6 +46,8 @@ class Gatherer:
     @torch.no_grad()
     def gather(self) -> dict[tuple[str, int | None], Tensor]:
         """Whole tensors on the CPU by (megatron key, expert) on rank 0; empty on the others."""
+        for chunk in self._chunks:
+            unwrap(chunk).settle()
         if dist.get_rank() != 0:
             for dtype in _dtypes(self._plan[dist.get_rank()]):
                 dist.send(_message(self._mine, dtype), dst=0)

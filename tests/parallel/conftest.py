@@ -12,7 +12,10 @@ import torch
 from ranks import EPS
 from safetensors.torch import load_file
 
+from engine.platform import accelerator
 from tools.benchmarks.rank_pool import RankPool
+
+accelerator.prepare()  # tests here import megatron in their own process
 
 
 @pytest.fixture(scope="session")

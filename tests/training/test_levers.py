@@ -14,7 +14,7 @@ from engine.config.training import TrainingConfig
 
 
 def training(**levers: Any) -> TrainingConfig:
-    return TrainingConfig(dtype="float32", tokens_per_microbatch=96, **levers)
+    return TrainingConfig(**{"dtype": "float32", "tokens_per_microbatch": 96, **levers})
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,22 @@ def training(**levers: Any) -> TrainingConfig:
         ),
         ({"overlap_param_gather": True}, "expected overlap_grad_reduce: true beside it"),
         ({"bucket_parameters": 9}, "expected null where overlap_grad_reduce is false, found 9"),
+        ({"optimizer_offload": 0.5}, r"expected 0 where dtype is float32, found 0\.5"),
+        ({"fp8": "blockwise"}, "expected none where dtype is float32, found blockwise"),
+        ({"fp8_bfloat16_layers": 1}, "expected 0 where fp8 is none, found 1"),
+        (
+            {
+                "dtype": "bfloat16",
+                "fp8": "delayed",
+                "recompute": "selective",
+                "recompute_modules": ["layernorm", "core_attn"],
+            },
+            "expected another recipe where recompute_modules has layernorm: .* found delayed",
+        ),
+        (
+            {"dtype": "bfloat16", "fp8": "delayed", "fp8_bfloat16_layers": 1},
+            "expected 0 where fp8 is delayed, found 1",
+        ),
     ],
 )
 def test_keys_that_contradict_each_other_are_refused(levers, sentence):
@@ -56,3 +72,11 @@ def test_rows_for_allgather_are_all_of_one_length(tp, cp, tokens):
     multiple = row_multiple(config, layout)
     assert multiple % layout.row_multiple == 0
     assert tokens <= multiple < tokens + layout.row_multiple  # a full row is padded to it, too
+
+
+@given(st.integers(1, 4), st.integers(1, 3), st.sampled_from(["blockwise", "mxfp8"]))
+def test_rows_for_fp8_give_every_rank_a_number_of_tokens_that_its_products_take(tp, cp, recipe):
+    layout = LayoutConfig(processes=tp * cp, tp=tp, cp=cp)
+    multiple = row_multiple(training(dtype="bfloat16", fp8=recipe), layout)
+    assert multiple % layout.row_multiple == 0
+    assert multiple % (tp * cp * (32 if recipe == "mxfp8" else 16)) == 0

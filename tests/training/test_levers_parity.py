@@ -7,6 +7,11 @@ from functools import cache
 from typing import Any
 
 import pytest
+from lever_cases import (
+    expert_modules,
+    gathered_by_an_old_gatherer,
+    scored_by_the_reference,
+)
 
 from engine.config.layout import LayoutConfig
 from tools.benchmarks.parity.compare import compare
@@ -46,21 +51,31 @@ CASES: list[tuple[str, dict[str, int], dict[str, Any]]] = [
     ),
     ("dense", {"processes": 4, "pp": 2}, {**OVERLAP, "recompute": "full"}),
     ("moe gqa", {"processes": 4, "ep": 2, "tp": 2}, {"dispatcher": "allgather"}),
-    ("moe gqa", {"processes": 2, "ep": 2}, {**OVERLAP, "dispatcher": "allgather"}),
+    (
+        "moe gqa",
+        {"processes": 2, "ep": 2},
+        {**OVERLAP, "dispatcher": "allgather", "grouped_experts": True},
+    ),
+    ("mla moe mtp", {"processes": 2, "etp": 2}, {"grouped_experts": True}),
 ]
 
 
 @pytest.fixture(scope="module")
-def updates() -> Iterator[Any]:
-    """Three updates of each kind; plain ones are computed once."""
+def pool() -> Iterator[RankPool]:
     with RankPool(4) as pool:
+        yield pool
 
-        def run(model: str, layout: dict[str, int], levers: dict[str, Any]) -> Any:
-            given = {"model": MODELS[model], "kinds": list(LOSSES), "levers": levers}
-            return pool.run(three_updates, LayoutConfig(**layout), **given)[0]
 
-        plain = cache(lambda model: run(model, ONE, {}))
-        yield lambda model, layout, levers: (plain(model), run(model, layout, levers))
+@pytest.fixture(scope="module")
+def updates(pool: RankPool) -> Any:
+    """Three updates of each kind; plain ones are computed once."""
+
+    def run(model: str, layout: dict[str, int], levers: dict[str, Any]) -> Any:
+        given = {"model": MODELS[model], "kinds": list(LOSSES), "levers": levers}
+        return pool.run(three_updates, LayoutConfig(**layout), **given)[0]
+
+    plain = cache(lambda model: run(model, ONE, {}))
+    return lambda model, layout, levers: (plain(model), run(model, layout, levers))
 
 
 @pytest.mark.slow
@@ -70,7 +85,36 @@ def test_a_lever_changes_no_number(updates, model, layout, levers):
     for kind in LOSSES:
         difference = compare(expected["before"].weights, expected[kind], found[kind])
         assert difference.holds, f"{kind}: {difference}"
-        if layout == ONE and levers["recompute"] == "full":
+        if layout == ONE and levers.get("recompute") == "full":
             assert difference.weight == 0, "the same products in the same order"
         if "mla" in model:
             assert difference.bias_moved > 0, "tokens were counted, and compared above"
+
+
+@pytest.mark.slow
+def test_weights_are_never_read_while_others_updates_are_on_their_way(pool):
+    layout = LayoutConfig(processes=2)
+    given = {"model": MODELS["mla moe mtp"], "levers": OVERLAP}
+    old, new = pool.run(gathered_by_an_old_gatherer, layout, **given)[0]
+    assert old.keys() == new.keys()
+    assert all(old[key].equal(new[key]) for key in new)
+
+
+@pytest.mark.slow
+def test_a_reference_in_host_memory_scores_as_one_on_the_device(pool):
+    layout, model = LayoutConfig(processes=1), MODELS["moe gqa"]
+    found = [
+        pool.run(scored_by_the_reference, layout, model=model, offload=offload)[0]
+        for offload in (False, True)
+    ]
+    (before, after), (before_hosted, after_hosted) = found
+    assert before[0].equal(before_hosted[0])
+    assert after[0].equal(after_hosted[0]) and after[0].equal(before[0])
+
+
+@pytest.mark.slow
+def test_experts_are_grouped_where_that_is_asked_for(pool):
+    layout, model = LayoutConfig(processes=1), MODELS["moe gqa"]
+    for grouped, layers in ((True, 4), (False, 0)):
+        levers = {"grouped_experts": grouped}
+        assert pool.run(expert_modules, layout, model=model, levers=levers) == [layers]

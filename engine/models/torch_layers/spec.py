@@ -25,6 +25,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
 
 from engine.models.torch_layers.attention import PackedAttention
+from engine.models.torch_layers.experts import GroupedSpecProvider
 from engine.models.torch_layers.norm import RMSNorm
 from engine.models.torch_layers.replicated_linear import (
     ReplicatedLinear,
@@ -68,7 +69,8 @@ def _layer(config: TransformerConfig, experts: bool) -> ModuleSpec:
             self_attn_bda=get_bias_dropout_add,
             pre_mlp_layernorm=RMSNorm,
             mlp=get_mlp_module_spec_for_backend(
-                LocalSpecProvider(), num_experts=config.num_moe_experts if experts else None
+                GroupedSpecProvider() if config.moe_grouped_gemm else LocalSpecProvider(),
+                num_experts=config.num_moe_experts if experts else None,
             ),
             mlp_bda=get_bias_dropout_add,
             sharded_state_dict_keys_map=_fused_names(latent, experts),

@@ -1,0 +1,34 @@
+"""FP8 recipes in numbers: which sizes their matrix products take.
+
+Sources: Transformer Engine 2.11, pytorch/utils.py (``assert_dim_for_fp8_exec``) and
+common/gemm/cublaslt_gemm.cu; megatron-core 0.16.1, fp8_utils.py (``get_fp8_align_size``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+Fp8Recipe = Literal["none", "blockwise", "tensorwise", "delayed", "mxfp8"]
+
+
+def size_multiple(recipe: Fp8Recipe) -> int:
+    """Rows and columns of what is multiplied come in multiples of this.
+
+    16 bytes is what the tensor cores load; MXFP8 scales 32 values together. Blockwise scaling fills
+    up its tiles of 128 itself.
+    """
+    return {"none": 1, "mxfp8": 32}.get(recipe, 16)
+
+
+def misfit(recipe: Fp8Recipe, sizes: Mapping[str, int]) -> str | None:
+    """Why a model's layers cannot be multiplied under ``recipe``; None where they can.
+
+    Args:
+        sizes: what a size is of -> the size on one rank; sizes of 0 are of absent parts.
+    """
+    multiple = size_multiple(recipe)
+    odd = [f"{size} {name}" for name, size in sizes.items() if size % multiple]
+    if not odd:
+        return None
+    return f"expected sizes on one rank that {multiple} divides, found {', '.join(odd)}"

@@ -1,0 +1,40 @@
+"""Parameters that live in host memory and visit the device only while they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from engine.platform import accelerator
+
+
+class HostedParameters:
+    """The parameters of some modules, at home on the host.
+
+    Page-locked where there is a GPU, so that copies to it run beside computation. Buffers, which
+    are small, stay on the device.
+    """
+
+    def __init__(self, modules: Sequence[torch.nn.Module]) -> None:
+        """Move them to the host."""
+        self._parameters = [parameter for module in modules for parameter in module.parameters()]
+        for parameter in self._parameters:
+            home = parameter.data.cpu()
+            parameter.data = home.pin_memory() if accelerator.has_gpu() else home
+
+    @contextmanager
+    def visiting(self, device: torch.device | str | int) -> Iterator[None]:
+        """Within the block they are on ``device``; what is done to them there is lost.
+
+        Their device memory is free again afterwards.
+        """
+        homes = [parameter.data for parameter in self._parameters]
+        try:
+            for parameter in self._parameters:
+                parameter.data = parameter.data.to(device, non_blocking=True)
+            yield
+        finally:
+            for parameter, home in zip(self._parameters, homes, strict=True):
+                parameter.data = home

@@ -1,0 +1,5 @@
+"""Tests here import megatron in their own process: the platform is readied before."""
+
+from engine.platform import accelerator
+
+accelerator.prepare()

@@ -1,0 +1,74 @@
+"""What ranks of a pool run for the tests of levers; import it in a pool's ranks only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tools.benchmarks import rank_imports  # isort: skip  (readies the platform for megatron)
+
+import torch
+
+from engine.config.layout import LayoutConfig
+from engine.config.optimizer import OptimizerConfig
+from engine.config.training import TrainingConfig
+from engine.data.packing import pack
+from engine.models.torch_layers.experts import GroupedExperts
+from engine.parallel.groups import data_rank
+from engine.training.policy import Policy
+from engine.training.reference import Reference
+from engine.weights.gather import Gatherer
+
+__all__ = ["rank_imports"]
+
+
+class Row:
+    """One sample on each data-parallel rank."""
+
+    def __init__(self) -> None:
+        self.packed = pack([([3, 1, 4], [1, 5, 9 + data_rank()])])
+        self.weights = self.packed.spread([1.0])
+
+
+def gathered_by_an_old_gatherer(
+    layout: LayoutConfig, model: dict[str, Any], levers: dict[str, Any]
+) -> tuple[dict, dict] | None:
+    """Weights after an update: from a gatherer that was built before it, and from a new one."""
+    policy = _policy(layout, model, levers)
+    old = Gatherer(policy.chunks)
+    _update(policy)
+    first = old.gather()
+    return first, Gatherer(policy.chunks).gather()
+
+
+def scored_by_the_reference(
+    layout: LayoutConfig, model: dict[str, Any], offload: bool
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """The policy's log-probabilities, and the reference's after the policy has moved on."""
+    policy = _policy(layout, model, {})
+    reference = Reference(
+        model, layout, TrainingConfig(dtype="float32", tokens_per_microbatch=96), offload=offload
+    )
+    reference.refresh(policy, version=0)
+    before = reference.log_probabilities([Row()], policy)
+    _update(policy)
+    after = reference.log_probabilities([Row()], policy)
+    assert before is not None and after is not None
+    return before, after
+
+
+def expert_modules(layout: LayoutConfig, model: dict[str, Any], levers: dict[str, Any]) -> int:
+    """How many layers compute their experts grouped."""
+    policy = _policy(layout, model, levers)
+    return sum(isinstance(module, GroupedExperts) for module in policy.chunks[0].modules())
+
+
+def _policy(layout: LayoutConfig, model: dict[str, Any], levers: dict[str, Any]) -> Policy:
+    training = TrainingConfig(dtype="float32", tokens_per_microbatch=96, **levers)
+    return Policy(model, layout, OptimizerConfig(lr=0.01), training)
+
+
+def _update(policy: Policy) -> None:
+    def loss(logp: torch.Tensor, entropy: torch.Tensor, row: Row) -> tuple:
+        return -(logp * row.weights).sum(), {}
+
+    policy.update([Row()], loss, tokens=10, learning_rate=0.01)

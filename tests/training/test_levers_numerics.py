@@ -1,0 +1,110 @@
+"""Levers as megatron reads them, and the memory of a hosted module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from megatron.core.transformer.transformer_config import MLATransformerConfig, TransformerConfig
+
+from engine.config.layout import LayoutConfig
+from engine.config.training import TrainingConfig
+from engine.errors import RunError
+from engine.models.family import family_of
+from engine.models.numerics import numerics
+from engine.platform import accelerator
+from engine.platform.precision import Hardware
+from engine.training.host_memory import HostedParameters
+from tools.benchmarks.parity.models import DENSE, GQA_MOE, MLA_MOE
+
+ONE = LayoutConfig(processes=1)
+H100 = Hardware((9, 0), (13, 0), transformer_engine=True)
+
+
+def arguments(model: dict[str, Any], layout: LayoutConfig = ONE, **levers: Any) -> dict[str, Any]:
+    training = TrainingConfig(**{"dtype": "bfloat16", "tokens_per_microbatch": 96, **levers})
+    architecture = family_of(model).architecture(model)
+    return {**architecture, **numerics(training, layout, architecture)}
+
+
+@pytest.fixture
+def hopper(monkeypatch):
+    """As far as refusals go; the kernels chosen stay those of this machine."""
+    monkeypatch.setattr(accelerator, "hardware", lambda: H100)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "form"), [("blockwise", "e4m3"), ("tensorwise", "hybrid"), ("delayed", "hybrid")]
+)
+def test_recipes_reach_megatron_under_its_names(hopper, recipe, form):
+    sized = {**DENSE, "intermediate_size": 96}
+    config = TransformerConfig(**arguments(sized, fp8=recipe))
+    assert (config.fp8_recipe, config.fp8, config.bf16) == (recipe, form, True)
+    assert not config.first_last_layers_bf16 and not config.fp8_param
+    assert config.moe_router_dtype == "fp32"
+
+
+def test_first_and_last_layers_stay_in_bfloat16(hopper):
+    sized = {**DENSE, "intermediate_size": 96}
+    config = TransformerConfig(**arguments(sized, fp8="blockwise", fp8_bfloat16_layers=2))
+    assert config.first_last_layers_bf16
+    assert config.num_layers_at_start_in_bf16 == config.num_layers_at_end_in_bf16 == 2
+
+
+def test_sizes_that_fp8_cannot_multiply_are_named_as_one_rank_has_them(hopper):
+    with pytest.raises(RunError, match=r"training\.fp8: blockwise: .* 40 hidden columns of each e"):
+        arguments(GQA_MOE, fp8="blockwise")
+    with pytest.raises(RunError, match=r"28 compressed query columns, 20 compressed key and value"):
+        arguments(MLA_MOE, fp8="blockwise")
+    sized = {**DENSE, "intermediate_size": 96}
+    arguments(sized, fp8="tensorwise")
+    halved = LayoutConfig(processes=4, tp=4)
+    with pytest.raises(RunError, match="found 24 hidden columns of dense layers"):
+        arguments(sized, halved, fp8="tensorwise")
+
+
+def test_fp8_is_refused_by_name_where_the_hardware_lacks_it(hopper):
+    with pytest.raises(RunError, match=r"training\.fp8: mxfp8 needs compute capability 10\.0"):
+        arguments(DENSE, fp8="mxfp8")
+
+
+def test_without_a_gpu_fp8_and_offload_are_refused_by_name():
+    with pytest.raises(RunError, match=r"training\.fp8: blockwise needs a GPU, found none"):
+        arguments(DENSE, fp8="blockwise")
+    with pytest.raises(RunError, match=r"training\.optimizer_offload: expected 0 without a GPU"):
+        arguments(DENSE, optimizer_offload=1.0)
+
+
+def test_selective_recomputes_what_the_model_has():
+    found = arguments(MLA_MOE, recompute="selective")
+    assert found["recompute_modules"] == ["layernorm", "mla_up_proj"]
+    assert MLATransformerConfig(**found).recompute_granularity == "selective"
+    assert arguments(DENSE, recompute="selective")["recompute_modules"] == ["layernorm"]
+
+
+@pytest.mark.parametrize("module", ["mla_up_proj", "moe", "shared_experts", "moe_act"])
+def test_recomputing_what_a_model_lacks_is_refused_by_name(module):
+    with pytest.raises(RunError, match=f"training.recompute_modules: {module} needs"):
+        arguments(DENSE, recompute="selective", recompute_modules=[module])
+
+
+def test_selective_with_nothing_to_recompute_is_refused(hopper):
+    with pytest.raises(RunError, match=r"training\.recompute: selective finds nothing"):
+        sized = {**DENSE, "intermediate_size": 96}
+        arguments(sized, recompute="selective", fp8="delayed")
+
+
+def test_hosted_parameters_visit_the_device_and_come_home(monkeypatch):
+    module = torch.nn.Linear(3, 2)
+    home, kept = module.weight.data.data_ptr(), module.weight.detach().clone()
+    hosted = HostedParameters([module])
+    # Moving to a device copies; from the CPU to the CPU it would not.
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *_, **__: self.clone())
+    with hosted.visiting("cuda"):
+        assert module.weight.data.data_ptr() != home and module.weight.equal(kept)
+        module.weight.data.zero_()
+    assert module.weight.data.data_ptr() == home and module.weight.equal(kept)
+    with pytest.raises(KeyError), hosted.visiting("cuda"):
+        raise KeyError
+    assert module.weight.data.data_ptr() == home
