@@ -14,6 +14,7 @@ from lever_cases import (
 )
 
 from engine.config.layout import LayoutConfig
+from tools.benchmarks.levers import kept_and_seconds
 from tools.benchmarks.parity.compare import compare
 from tools.benchmarks.parity.models import MODELS
 from tools.benchmarks.parity.updates import LOSSES, three_updates
@@ -118,3 +119,13 @@ def test_experts_are_grouped_where_that_is_asked_for(pool):
     for grouped, layers in ((True, 4), (False, 0)):
         levers = {"grouped_experts": grouped}
         assert pool.run(expert_modules, layout, model=model, levers=levers) == [layers]
+
+
+@pytest.mark.slow
+def test_recomputation_keeps_less_for_the_backward_pass(pool):
+    def kept(**levers: Any) -> int:
+        return pool.run(kept_and_seconds, LayoutConfig(**ONE), levers=levers, rounds=0)[0][0]
+
+    plain = kept()
+    assert kept(recompute="selective") < 0.95 * plain
+    assert kept(recompute="full", recompute_layers=4) < kept(recompute="full") < 0.1 * plain
