@@ -69,6 +69,11 @@ class PackedRow:
             return []
         return list(values[self.response_mask].split(self.response_lengths))
 
+    def sample_numbers(self) -> Tensor:
+        """The number of each position's sample, from 0: int64 [T]; the dummy sample is the last."""
+        lengths = self.cu_seqlens.diff().long()
+        return torch.repeat_interleave(lengths, output_size=len(self.tokens))
+
     def ahead(self, depth: int, *values: Tensor) -> tuple[Tensor, ...]:
         """Each position's value ``depth`` positions later in its own sample: [T] -> [T].
 

@@ -14,6 +14,8 @@ import torch
 from megatron.core.models.gpt import GPTModel
 from torch import Tensor
 
+from engine.models.mtp import split_over_tensor_ranks
+
 MtpMode = Literal["off", "joint", "isolated"]
 
 
@@ -50,6 +52,18 @@ class PolicyModel(GPTModel):
         self.settle()
         state: dict[str, Any] = super().sharded_state_dict(*args, **kwargs)
         return state
+
+    def _preprocess(
+        self, *args: Any, padding_mask: Tensor | None = None, **passed: Any
+    ) -> tuple[Any, ...]:
+        """As megatron's; marks of tokens take the way of its padding mask.
+
+        gpt_model.py:300-317 splits a mask over tensor-parallel ranks on the first stage only.
+        """
+        found = super()._preprocess(*args, padding_mask=None, **passed)
+        if padding_mask is not None and self.config.sequence_parallel:
+            padding_mask = split_over_tensor_ranks(padding_mask)
+        return (*found[:5], padding_mask, *found[6:])
 
     def _postprocess(
         self,

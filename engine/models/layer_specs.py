@@ -1,6 +1,6 @@
 """Which modules make up the layers: Transformer Engine's where it serves, ours elsewhere.
 
-Two modules are our own on both: the sigmoid router and the multi-token prediction layer.
+Two modules are our own on both: the router and the multi-token prediction layer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from megatron.core.transformer.transformer_layer import get_transformer_layer_of
 
 from engine.models import torch_layers
 from engine.models.mtp import MtpLayer
-from engine.models.router import SigmoidRouter
+from engine.models.router import SigmoidRouter, SoftmaxRouter
 from engine.platform import accelerator
 
 
@@ -61,11 +61,11 @@ def _all_layers(config: TransformerConfig) -> list[ModuleSpec]:
         layers = get_gpt_decoder_layer_specs(config, use_transformer_engine=True)
     else:
         layers = torch_layers.layer_specs(config)
-    if config.moe_router_score_function == "sigmoid":
-        for layer in layers:
-            experts = layer.submodules.mlp.submodules
-            if isinstance(experts, MoESubmodules):
-                experts.router = SigmoidRouter
+    sigmoid = config.moe_router_score_function == "sigmoid"
+    for layer in layers:
+        experts = layer.submodules.mlp.submodules
+        if isinstance(experts, MoESubmodules):
+            experts.router = SigmoidRouter if sigmoid else SoftmaxRouter
     return layers
 
 

@@ -22,6 +22,7 @@ from megatron.core.transformer.multi_token_prediction import MultiTokenPredictio
 from megatron.core.utils import make_viewless_tensor
 from torch import Tensor
 
+from engine.models.token_marks import padding_of, with_padding
 from engine.parallel.context_slices import row_order, slice_of
 
 
@@ -30,11 +31,11 @@ class PackedRowParams(PackedSeqParams):
     """A packed row's bounds, and what megatron does not hand on to the prediction layers.
 
     Attributes:
-        padding_mask: [1, tokens] bool, True on padding; of this context-parallel slice, not split
-            over tensor-parallel ranks. None says that nothing is padding.
+        marks: [1, tokens, 1 + bits] bool (``engine.models.token_marks``); of this context-parallel
+            slice, not split over tensor-parallel ranks.
     """
 
-    padding_mask: Tensor | None = None
+    marks: Tensor | None = None
 
 
 class MtpLayer(MultiTokenPredictionLayer):
@@ -64,9 +65,9 @@ class MtpLayer(MultiTokenPredictionLayer):
             hidden states; ``input_ids`` and ``position_ids`` as they came.
         """
         bounds, depth = packed_seq_params.cu_seqlens_q, self.layer_number
-        padding = packed_seq_params.padding_mask
-        is_real = torch.ones_like(input_ids) if padding is None else (~padding).long()
-        known = torch.cat([input_ids, is_real])
+        marks = packed_seq_params.marks
+        assert marks is not None
+        known = torch.cat([input_ids, (~padding_of(marks)).long()])
         tokens, real = tokens_ahead(known, bounds, depth, self.cp_group)
         embedded = embedding(input_ids=tokens[None], position_ids=position_ids)
         run = partial(self._proj_and_transformer_layer, packed_seq_params=packed_seq_params)
@@ -75,7 +76,12 @@ class MtpLayer(MultiTokenPredictionLayer):
         hidden_states = make_viewless_tensor(hidden_states, requires_grad=True, keep_graph=True)
         # Where the row has no token that far ahead there is nothing to predict: it is padding.
         return (
-            run(hidden_states, embedded, self._split(real[None] == 0), rotary_pos_emb),
+            run(
+                hidden_states,
+                embedded,
+                split_over_tensor_ranks(with_padding(marks, real[None] == 0)),
+                rotary_pos_emb,
+            ),
             input_ids,
             position_ids,
         )
@@ -98,7 +104,7 @@ class MtpLayer(MultiTokenPredictionLayer):
         self,
         hidden_states: Tensor,
         decoder_input: Tensor,
-        padding_mask: Tensor,
+        marks: Tensor,
         rotary_pos_emb: Tensor | None,
         packed_seq_params: PackedSeqParams,
     ) -> Tensor:
@@ -110,17 +116,16 @@ class MtpLayer(MultiTokenPredictionLayer):
                 attention_mask=None,
                 rotary_pos_emb=rotary_pos_emb,
                 packed_seq_params=packed_seq_params,
-                padding_mask=padding_mask,
+                padding_mask=marks,
             )
         return self._postprocess(hidden_states)
 
-    def _split(self, padding_mask: Tensor) -> Tensor:
-        """This tensor-parallel rank's tokens of a mask [1, tokens], as the hidden states are."""
-        if not self.config.sequence_parallel:
-            return padding_mask
-        ranks = parallel_state.get_tensor_model_parallel_world_size()
-        rank = parallel_state.get_tensor_model_parallel_rank()
-        return padding_mask.chunk(ranks, dim=1)[rank].contiguous()
+
+def split_over_tensor_ranks(values: Tensor) -> Tensor:
+    """This rank's tokens of [1, tokens, ...], as hidden states are split between layers."""
+    ranks = parallel_state.get_tensor_model_parallel_world_size()
+    rank = parallel_state.get_tensor_model_parallel_rank()
+    return values.chunk(ranks, dim=1)[rank].contiguous()
 
 
 def tokens_ahead(

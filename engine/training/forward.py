@@ -13,6 +13,7 @@ from torch import Tensor
 from engine.data.packing import PackedRow
 from engine.models.mtp import PackedRowParams
 from engine.models.shards import unwrap
+from engine.models.token_marks import token_marks
 from engine.parallel.context import my_slice
 from engine.training.scoring import Scorer
 
@@ -34,9 +35,10 @@ def hidden_states(chunk: torch.nn.Module, row: PackedRow) -> Tensor:
         ``PolicyModel`` ends at.
     """
     mine = my_slice(row.cu_seqlens, len(row.tokens))
-    tokens, positions, padding = (
+    marks = token_marks(row.padding_mask, row.sample_numbers(), len(row.cu_seqlens) - 1)
+    tokens, positions, marks = (
         values[None] if mine is None else values[mine][None]
-        for values in (row.tokens, row.position_ids, row.padding_mask)
+        for values in (row.tokens, row.position_ids, marks)
     )
     packed = PackedRowParams(
         qkv_format="thd",
@@ -44,30 +46,11 @@ def hidden_states(chunk: torch.nn.Module, row: PackedRow) -> Tensor:
         cu_seqlens_kv=row.cu_seqlens,
         max_seqlen_q=row.longest,
         max_seqlen_kv=row.longest,
-        padding_mask=padding,
+        marks=marks,
     )
-    out: Tensor = chunk(
-        tokens,
-        positions,
-        None,
-        packed_seq_params=packed,
-        padding_mask=_as_this_stage_needs(chunk, padding),
-    )
+    # What megatron hands down to the routers under this name: see engine.models.token_marks.
+    out: Tensor = chunk(tokens, positions, None, packed_seq_params=packed, padding_mask=marks)
     return out
-
-
-def _as_this_stage_needs(chunk: torch.nn.Module, padding_mask: Tensor) -> Tensor:
-    """[1, tokens] bool, True on padding.
-
-    gpt_model.py:300-317 of megatron-core 0.16.1 splits the mask over tensor-parallel ranks on the
-    first stage only; later stages get it split.
-    """
-    bare = unwrap(chunk)
-    if bare.config.sequence_parallel and not bare.pre_process:
-        ranks = parallel_state.get_tensor_model_parallel_world_size()
-        rank = parallel_state.get_tensor_model_parallel_rank()
-        return padding_mask.chunk(ranks, 1)[rank].contiguous()
-    return padding_mask
 
 
 def run_schedule(

@@ -90,7 +90,8 @@ def _experts(config: HuggingFaceConfig) -> dict[str, Any]:
         "moe_router_topk_scaling_factor": config["routed_scaling_factor"],
         "moe_router_enable_expert_bias": True,
         "moe_router_bias_update_rate": BIAS_UPDATE_RATE,
-        "moe_router_load_balancing_type": "none",  # the bias balances, no auxiliary loss
+        "moe_router_load_balancing_type": "none",  # the bias balances; engine.models.balance adds
+        "moe_aux_loss_coeff": config.get("aux_loss_alpha") or 0.0,
     }
 
 

@@ -40,7 +40,7 @@ def architecture(config: HuggingFaceConfig) -> dict[str, Any]:
         "moe_router_score_function": "softmax",
         # Softmax over the chosen experts only equals softmax over all, then normalised over them.
         "moe_router_pre_softmax": not config["norm_topk_prob"],
-        "moe_router_load_balancing_type": "aux_loss",
+        "moe_router_load_balancing_type": "none",  # engine.models.balance does it
         "moe_aux_loss_coeff": config.get("router_aux_loss_coef", 0.001),
     }
 

@@ -44,7 +44,7 @@ GQA_MOE: dict[str, Any] = {
     "norm_topk_prob": True,
     "decoder_sparse_step": 1,
     "mlp_only_layers": [],
-    "router_aux_loss_coef": 0.0,
+    "router_aux_loss_coef": 0.02,
 }
 MLA_MOE: dict[str, Any] = {
     **_COMMON,
@@ -80,6 +80,7 @@ MLA_MOE: dict[str, Any] = {
     "routed_scaling_factor": 2.5,
     "scoring_func": "sigmoid",
     "topk_method": "noaux_tc",
+    "aux_loss_alpha": 0.02,
     "num_nextn_predict_layers": 1,
 }
 
