@@ -26,10 +26,14 @@ def processes(config: Config, ports: Ports) -> list[Process]:
     """The trainer ranks; none where the base is already made.
 
     Raises:
-        RunError: the folder holds a base that another configuration made.
+        RunError: the folder holds a base that another configuration made, or this machine cannot
+            compute what the configuration asks for.
     """
     if is_made(config):
         return []
+    from engine.models.numerics import check_machine
+
+    check_machine(config.training)
     shared = {
         "R1_ROLE": "trainer",
         "MASTER_ADDR": HOST,

@@ -23,10 +23,16 @@ HOST = "127.0.0.1"
 
 
 def processes(config: Config, ports: Ports) -> list[Process]:
-    """The run's processes on one machine: trainer ranks, servers, one sampler."""
+    """The run's processes on one machine: trainer ranks, servers, one sampler.
+
+    Raises:
+        RunError: this machine cannot compute what the configuration asks for.
+    """
+    from engine.models.numerics import check_machine
     from engine.platform.accelerator import has_gpu
     from engine.rollout.server import SERVERS_VARIABLE, servers
 
+    check_machine(config.training)
     servers_of_run = servers(
         config.model,
         ports,
