@@ -1,0 +1,66 @@
+"""Trainer ranks of ``recipes.base`` as processes that can be killed and started again in no time.
+
+They are forked from the server that also forks the ranks of the pool, and so find torch and
+megatron imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from contextlib import suppress
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from random import randrange
+
+from tools.benchmarks import rank_pool
+
+RANKS = 2
+
+
+def start(config: dict) -> list[BaseProcess]:
+    """The ranks of the run that ``config`` describes."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload([rank_pool.__name__, "tools.benchmarks.rank_imports"])
+    run_dir, port = Path(config["run_dir"]), _port()
+    run_dir.mkdir(exist_ok=True)
+    (run_dir / "config.yaml").write_text(json.dumps(config))  # YAML too
+    ranks = [context.Process(target=_train, args=(rank, port, run_dir)) for rank in range(RANKS)]
+    for rank in ranks:
+        rank.start()
+    return ranks
+
+
+def _train(rank: int, port: int, run_dir: Path) -> None:
+    log = os.open(run_dir / f"{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(RANKS),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+    }
+    from tools.benchmarks import rank_imports  # isort: skip  # noqa: F401  (readies the platform)
+
+    from engine.config.loading import load
+    from engine.errors import clear_errors
+    from recipes.base_config import BaseConfig
+    from recipes.base_training import train
+
+    with clear_errors():
+        train(load(BaseConfig, run_dir / "config.yaml"))
+    sys.stdout.flush()
+
+
+def _port() -> int:
+    """A free port of a range from which the kernel gives none to connections."""
+    while True:
+        port = randrange(10_000, 32_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port

@@ -1,0 +1,92 @@
+"""SIGKILL of a random rank at random moments, saves included: the run ends as if nothing were."""
+
+from __future__ import annotations
+
+import random
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+from killed_trainer import start
+
+from engine.checkpoint.folders import CheckpointFolders
+
+REPOSITORY = Path(__file__).parents[2]
+KILLS = 20
+STEPS = 100
+
+
+def configuration(run_dir: Path) -> dict:
+    stage = {"steps": STEPS // 2, "documents_per_step": 4, "optimizer": {"lr": 1e-3}}
+    return {
+        "seed": 1,
+        "run_dir": str(run_dir),
+        "architecture": str(REPOSITORY / "recipes" / "configs" / "quickstart" / "model.json"),
+        "layout": {"processes": 2, "ep": 2},
+        "training": {"dtype": "float32", "tokens_per_microbatch": 1024},
+        "stages": [{"corpus": "textbook", **stage}, {"corpus": "web", **stage}],
+        "gate": {"problems": 4, "min_probability": 0.0},
+        "prompts": {"train": 20, "held_out": 10},
+        "checkpoint": {"every": 2, "keep": 2},
+    }
+
+
+def run_to_the_end(run_dir: Path) -> bytes:
+    """Let the run finish; the weights that it made."""
+    for rank, process in enumerate(start(configuration(run_dir))):
+        process.join(240)
+        assert process.exitcode == 0, (run_dir / f"{rank}.log").read_text()[-4000:]
+    return (run_dir / "model" / "model.safetensors").read_bytes()
+
+
+def end(ranks: list[BaseProcess], first: int, pause: float) -> None:
+    """Kill rank ``first``, and the others a moment later, as a launcher does."""
+    ranks[first].kill()
+    time.sleep(pause)
+    for process in ranks:
+        process.kill()
+        process.join()
+
+
+def live_and_die(run_dir: Path, rng: random.Random) -> bool:
+    """Start the run, kill a rank at a random moment; whether a save was in flight then."""
+    folders = CheckpointFolders(run_dir / "checkpoints", keep=2)
+    before = folders.latest() or 0
+    ranks = start(configuration(run_dir))
+    if rng.random() < 0.25:  # while it starts, loads and verifies
+        time.sleep(rng.uniform(0.0, 1.5))
+    else:  # while it trains and saves
+        wanted = before + 2 * rng.randint(1, 2)
+        deadline = time.monotonic() + 120
+        while (folders.latest() or 0) < wanted and time.monotonic() < deadline:
+            assert all(process.is_alive() for process in ranks), logs(run_dir)
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0.0, 0.1))
+    assert all(process.is_alive() for process in ranks), logs(run_dir)
+    end(ranks, first=rng.randrange(len(ranks)), pause=rng.uniform(0.0, 0.05))
+    return any(folders.root.glob("*.partial-*"))
+
+
+def logs(run_dir: Path) -> str:
+    return "\n".join(log.read_text()[-3000:] for log in sorted(run_dir.glob("*.log")))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_twenty_kills_at_random_moments_change_nothing(tmp_path):
+    undisturbed = run_to_the_end(tmp_path / "undisturbed")
+
+    rng = random.Random(20)
+    run_dir = tmp_path / "killed"
+    in_flight = [live_and_die(run_dir, rng) for _ in range(KILLS)]
+    assert sum(in_flight) >= 5, in_flight
+    reached = CheckpointFolders(run_dir / "checkpoints", keep=2).latest()
+    assert reached is not None and 0 < reached < STEPS
+
+    assert run_to_the_end(run_dir) == undisturbed
+    assert sorted(entry.name for entry in (run_dir / "checkpoints").iterdir()) == [
+        f"{STEPS - 2:06d}",
+        f"{STEPS:06d}",
+    ]
+    print(f"{sum(in_flight)} of {KILLS} kills hit a save in flight; step {reached} was reached")
