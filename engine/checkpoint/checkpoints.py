@@ -70,7 +70,7 @@ class Checkpoints:
         """
         self.finish()
         folder = self._on_first_rank(lambda: self.folders.begin(step), f"checkpoint of step {step}")
-        state = training_state.sharded(training, is_loading=False, with_random=True)
+        state = training_state.sharded(training, with_random=True)
         record = {
             "step": step,
             "layout": random_state.layout(),

@@ -37,7 +37,7 @@ def load(folder: Path, training: TrainingState, seed: int) -> dict[str, Any]:
     try:
         record = json.loads((folder / RECORD).read_text())
         same_layout = record["layout"] == random_state.layout()
-        request = training_state.sharded(training, is_loading=True, with_random=same_layout)
+        request = training_state.sharded(training, with_random=same_layout)
         _compare(folder, request)
         # Compared already: what is ignored is what Transformer Engine keeps beside parameters.
         state = dist_checkpointing.load(request, str(folder), strict=StrictHandling.IGNORE_ALL)

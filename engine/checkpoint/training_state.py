@@ -34,19 +34,16 @@ class TrainingState:
     reference: Sequence[torch.nn.Module] = ()
 
 
-def sharded(training: TrainingState, *, is_loading: bool, with_random: bool) -> dict[str, Any]:
-    """Everything of this rank, described by the piece that it is of the whole.
+def sharded(training: TrainingState, *, with_random: bool) -> dict[str, Any]:
+    """Everything of this rank, described by the piece that it is of the whole; views, no copies.
 
     Args:
-        is_loading: the state is to be filled, not to be saved.
         with_random: include the random generators of this rank.
     """
-    if not is_loading:
-        _finish_gathering(training.chunks)
     model = _sharded_chunks(training.chunks)
     state: dict[str, Any] = {
         "model": model,
-        "optimizer": optimizer_state.sharded(training.optimizer, model, is_loading=is_loading),
+        "optimizer": optimizer_state.sharded(training.optimizer, model),
     }
     if training.reference:
         state["reference"] = _sharded_chunks(training.reference)
@@ -85,11 +82,3 @@ def _fill(chunks: Sequence[torch.nn.Module], state: dict[str, Any]) -> None:
         odd = [key for key in (*found.missing_keys, *found.unexpected_keys) if EXTRA not in key]
         if odd:  # keys were compared with the checkpoint's before: this is a defect of ours
             raise ValueError(f"not loaded: {', '.join(odd)}")
-
-
-def _finish_gathering(chunks: Sequence[torch.nn.Module]) -> None:
-    """With overlapped gathering the newest parameters arrive only during the next forward pass."""
-    for chunk in chunks:
-        config = getattr(chunk, "ddp_config", None)
-        if config is not None and config.overlap_param_gather:
-            chunk.start_param_sync(force_sync=True)

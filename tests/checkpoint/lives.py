@@ -43,11 +43,13 @@ class Row:
 class Life:
     """A policy with random weights and its reference, in one layout."""
 
-    def __init__(self, layout: LayoutConfig, model: Mapping[str, Any]) -> None:
+    def __init__(
+        self, layout: LayoutConfig, model: Mapping[str, Any], training: TrainingConfig = TRAINING
+    ) -> None:
         self.layout = layout
         optimizer = OptimizerConfig(lr=LEARNING_RATE, eps=1e-5, weight_decay=0.01)
-        self.policy = Policy(dict(model), layout, optimizer, TRAINING)
-        self.reference = Reference(dict(model), layout, TRAINING)
+        self.policy = Policy(dict(model), layout, optimizer, training)
+        self.reference = Reference(dict(model), layout, training)
         self.state = TrainingState(self.policy.chunks, self.policy.optimizer, self.reference.chunks)
 
     def update(self, step: int) -> None:
@@ -80,6 +82,17 @@ def take_over(layout: LayoutConfig, model: Mapping[str, Any], folder: Path, sour
     life = Life(layout, model)
     assert checkpoints(source).load(BEGIN, life.state) == PROGRESS
     _go_on(life, folder)
+
+
+def save_after_two_updates(
+    layout: LayoutConfig, model: Mapping[str, Any], folder: Path, levers: Mapping[str, Any]
+) -> None:
+    life = Life(layout, model, TRAINING.model_copy(update=levers))
+    for step in range(2):
+        life.update(step)
+    own = checkpoints(folder)
+    own.save(2, life.state, {})
+    own.finish()
 
 
 def _go_on(life: Life, folder: Path) -> None:

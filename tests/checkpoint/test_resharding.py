@@ -120,3 +120,15 @@ def test_random_numbers_go_on_in_the_same_layout_and_are_fresh_in_another(pool, 
     elsewhere = drawn(tensor, saves=False)
     assert drawn(tensor, saves=False) == elsewhere  # by rule, not by chance
     assert set(elsewhere).isdisjoint(saved)
+
+
+@pytest.mark.slow
+def test_parameters_that_are_still_being_gathered_are_saved_as_they_will_be(pool, tmp_path):
+    levers = {"overlap_grad_reduce": True, "overlap_param_gather": True, "bucket_parameters": 4096}
+    where = {"layout": LayoutConfig(processes=2), "folder": tmp_path, "model": MIXTURE}
+    pool.run(live, what="lives.save_after_two_updates", **where, levers=levers)
+    saved, master = tensors(tmp_path / "000002"), "optimizer.state.param."
+    masters = [name.removeprefix(master) for name in saved if name.startswith(master)]
+    assert "embedding.word_embeddings.weight" in masters
+    for name in masters:  # which are each rank's own, and never stale
+        assert torch.equal(saved[name], saved[master + name]), name

@@ -94,6 +94,7 @@ def _turn(
     started = time.perf_counter()
     for step in range(updates):
         update()
+        dist.barrier()  # waiting for the slower rank is the update's, not the save's
         begun = time.perf_counter()
         if step == 0 and way != "no save":
             save_began = begun
