@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from pool_case import live
-from small_models import EVERY_KIND, MIXTURE
+from checkpointed_models import EVERY_KIND, MIXTURE
 from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint.format_utils import _EmptyStateDictLoadPlanner
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from pool_case import live
-from small_models import MIXTURE
+from checkpointed_models import MIXTURE
 
 from engine.config.layout import LayoutConfig
 
