@@ -63,6 +63,19 @@ class BaseConfig(Section):
             check_levers(training, info.data["layout"])
         return training
 
+    @field_validator("stages")
+    @classmethod
+    def _weights_outlive_stages(
+        cls, stages: list[StageConfig], info: ValidationInfo
+    ) -> list[StageConfig]:
+        training = info.data.get("training")
+        if len(stages) > 1 and training is not None and training.fp8_parameters:
+            raise ValueError(
+                "expected one stage where training.fp8_parameters is true: the next stage's "
+                f"masters would start from rounded weights; found {len(stages)}"
+            )
+        return stages
+
     @property
     def result_file(self) -> Path:
         """Written last: what the base can do, and the configuration that made it."""

@@ -75,8 +75,7 @@ class ZeroRun:
             temperature=config.rollout.temperature,
             mtp="isolated",  # the head follows the policy; what was sampled is no teacher for it
         )
-        load_weights(self.policy.chunks, source)
-        self.policy.parameters_changed()
+        self.policy.parameters_changed(load_weights(self.policy.chunks, source))
         self.reference = Reference(
             source.config,
             config.layout,

@@ -65,6 +65,12 @@ def put_back(optimizer: Any, state: dict[str, Any], updates: int) -> None:
         _set_updates(part, updates)
 
 
+def write_parameters(optimizer: Any) -> None:
+    """Masters into this rank's share of the parameters; data-parallel ranks agree on FP8 scales."""
+    for part in _parts(optimizer):
+        part._copy_main_params_to_model_params()
+
+
 def updates(optimizer: Any) -> int:
     """How many updates the optimizer has made: Adam's bias correction depends on it.
 

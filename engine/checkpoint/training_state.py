@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from megatron.core.dist_checkpointing.dict_utils import nested_values
 from megatron.core.dist_checkpointing.utils import add_prefix_for_sharding
 
 from engine.checkpoint import optimizer_state, random_state
 from engine.models.shards import unwrap
+from engine.platform.quantised import any_quantised, dequantise, is_quantised
 
 EXTRA = "_extra_state"
 """End of the keys of what Transformer Engine keeps beside parameters: FP8 scales of the past."""
@@ -45,6 +47,8 @@ def sharded(training: TrainingState, *, with_random: bool) -> dict[str, Any]:
         "model": model,
         "optimizer": optimizer_state.sharded(training.optimizer, model),
     }
+    # After the optimizer's part, which finds the place of its tensors by the parameter itself.
+    _dequantise_all(model)
     if training.reference:
         state["reference"] = _sharded_chunks(training.reference)
         add_prefix_for_sharding(state["reference"], "reference.")  # its keys are the model's
@@ -61,6 +65,8 @@ def put_back(training: TrainingState, state: dict[str, Any], updates: int) -> No
     """
     _fill(training.chunks, state["model"])
     optimizer_state.put_back(training.optimizer, state["optimizer"], updates)
+    if any_quantised(training.chunks):
+        _round_masters(training)
     if training.reference:
         _fill(training.reference, state["reference"])
     if "random" in state:
@@ -82,3 +88,21 @@ def _fill(chunks: Sequence[torch.nn.Module], state: dict[str, Any]) -> None:
         odd = [key for key in (*found.missing_keys, *found.unexpected_keys) if EXTRA not in key]
         if odd:  # keys were compared with the checkpoint's before: this is a defect of ours
             raise ValueError(f"not loaded: {', '.join(odd)}")
+
+
+def _dequantise_all(state: dict[str, Any]) -> None:
+    """Plain tensors in the place of FP8 parameters, which neither files nor factories can cut."""
+    for piece in nested_values(state):
+        if is_quantised(getattr(piece, "data", None)):
+            piece.data = dequantise(piece.data)
+
+
+def _round_masters(training: TrainingState) -> None:
+    """FP8 parameters from their masters, as an update leaves them. Never run on a GPU.
+
+    Checkpoints hold rounded values, so that they load into bfloat16 parameters, too. To round them
+    again may give other scales, and a resumed run would not be the one that was interrupted.
+    """
+    optimizer_state.write_parameters(training.optimizer)
+    for chunk in training.chunks:
+        chunk.start_param_sync()

@@ -20,6 +20,12 @@ RecomputedModule = Literal[
     "core_attn", "layernorm", "mla_up_proj", "mlp", "moe", "moe_act", "shared_experts"
 ]
 
+_NO_FP8_PARAMETERS = {
+    "none": "nothing multiplies them",
+    "delayed": "the first weights would be rounded with scales that no earlier step has set",
+    "mxfp8": "megatron-core gathers them in bfloat16, in the gradients' buffers",
+}
+
 
 class TrainingConfig(Section):
     """Numbers, memory and speed of the training passes."""
@@ -103,6 +109,14 @@ class TrainingConfig(Section):
         description="so many first and so many last layers stay in bfloat16, where FP8 hurts most",
     )
 
+    fp8_parameters: bool = Field(
+        False,
+        description="keep the weights that are multiplied in FP8 in nothing but FP8, under the "
+        "optimizer's float32 masters: saves their bfloat16 copy (2 bytes each), rounding them for "
+        "every pass, and half of what data-parallel ranks send after an update; servers then get "
+        "the rounded values. Needs fp8 blockwise or tensorwise (never run)",
+    )
+
     @field_validator("optimizer_offload")
     @classmethod
     def _offload_has_copies(cls, share: float, info: ValidationInfo) -> float:
@@ -134,6 +148,28 @@ class TrainingConfig(Section):
         if layers and recipe in ("none", "delayed"):
             raise ValueError(f"expected 0 where fp8 is {recipe}, found {layers}")
         return layers
+
+    @field_validator("fp8_parameters")
+    @classmethod
+    def _fp8_parameters_have_masters(cls, wanted: bool, info: ValidationInfo) -> bool:
+        if not wanted:
+            return wanted
+        if (recipe := info.data.get("fp8")) in _NO_FP8_PARAMETERS:
+            why = _NO_FP8_PARAMETERS[recipe]
+            raise ValueError(f"expected false where fp8 is {recipe}: {why}; found true")
+        if share := info.data.get("optimizer_offload"):
+            raise ValueError(
+                f"expected false where optimizer_offload is {share:g}: masters on the host start "
+                "from rounded weights; found true"
+            )
+        if info.data.get("overlap_param_gather"):
+            # megatron transposes weights where it waits for them (param_and_grad_buffer.py:362),
+            # not where a checkpoint does (distributed_data_parallel.py:478).
+            raise ValueError(
+                "expected false where overlap_param_gather is true: a checkpoint would leave "
+                "transposed weights out of date; found true"
+            )
+        return wanted
 
     @field_validator("recompute_modules")
     @classmethod

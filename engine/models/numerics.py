@@ -105,6 +105,7 @@ def _fp8(
         # A tile's own scale leaves gradients enough range in E4M3 (DeepSeek-V3, section 3.3.2).
         "fp8": "e4m3" if scaled_by_tile else "hybrid",
         "fp8_recipe": training.fp8,
+        "fp8_param": training.fp8_parameters,
         "fp8_amax_history_len": 1024,
         "fp8_amax_compute_algo": "max",
         "first_last_layers_bf16": kept > 0,

@@ -16,6 +16,8 @@ from megatron.core.dist_checkpointing.dict_utils import nested_values
 from megatron.core.dist_checkpointing.mapping import ShardedTensor, apply_factories
 from torch import Tensor
 
+from engine.platform.quantised import any_quantised
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -47,7 +49,13 @@ def unwrap(model: Any) -> torch.nn.Module:
 
 
 def shards(chunks: Sequence[torch.nn.Module]) -> Iterator[Shard]:
-    """Every piece that this rank's model chunks hold, in their order."""
+    """Every piece that this rank's model chunks hold, in their order.
+
+    Raises:
+        ValueError: there are FP8 parameters, which cannot be cut: see ``full_precision``.
+    """
+    if any_quantised(chunks):
+        raise ValueError("FP8 parameters have no pieces outside in_full_precision()")
     for chunk in chunks:
         bare = unwrap(chunk)
         state = {"model": bare.sharded_state_dict(metadata={"non_homogeneous_layers": True})}

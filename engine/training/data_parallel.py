@@ -27,6 +27,7 @@ def data_parallel(
         grad_reduce_in_fp32=True,
         overlap_grad_reduce=training.overlap_grad_reduce,
         overlap_param_gather=training.overlap_param_gather,
+        fp8_param_gather=training.fp8_parameters,
         align_param_gather=aligned,
         bucket_size=training.bucket_parameters,
     )

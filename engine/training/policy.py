@@ -19,6 +19,7 @@ from engine.config.training import TrainingConfig
 from engine.data.packing import PackedRow
 from engine.models.build import build
 from engine.models.family import HuggingFaceConfig
+from engine.models.full_precision import Unrounded
 from engine.models.gpt import MtpMode, PolicyModel
 from engine.models.shards import unwrap
 from engine.parallel.context import my_slice
@@ -26,6 +27,7 @@ from engine.parallel.groups import counts_its_tokens
 from engine.training.data_parallel import data_parallel
 from engine.training.expert_load import ExpertLoad
 from engine.training.forward import hidden_states, run_schedule
+from engine.training.masters import set_masters
 from engine.training.scoring import Scorer, WeightedRow
 
 R = TypeVar("R", bound=WeightedRow)
@@ -72,9 +74,15 @@ class Policy:
         bare[0].config.grad_scale_func = self.optimizer.scale_loss
         self.expert_load = ExpertLoad(bare)
 
-    def parameters_changed(self) -> None:
-        """Tell the optimizer that the parameters were overwritten (its master copies follow)."""
+    def parameters_changed(self, unrounded: Unrounded | None = None) -> None:
+        """Tell the optimizer that the parameters were overwritten (its master copies follow).
+
+        Args:
+            unrounded: what FP8 parameters were before they were rounded, for their masters.
+        """
         self.optimizer.reload_model_params()
+        if unrounded:
+            set_masters(self.optimizer, unrounded)
 
     def close(self) -> None:
         """Break the cycles that keep a policy in memory after its last reference is gone.

@@ -11,6 +11,7 @@ from engine.config.layout import LayoutConfig
 from engine.config.training import TrainingConfig
 from engine.models.build import build
 from engine.models.family import HuggingFaceConfig
+from engine.models.full_precision import in_full_precision
 from engine.models.shards import unwrap
 from engine.training.forward import Row, log_probabilities
 from engine.training.host_memory import HostedParameters
@@ -19,6 +20,10 @@ from engine.training.policy import Policy
 
 class Reference:
     """A model without gradients or optimizer, laid out as the policy is.
+
+    Its parameters are plain also where the policy's are FP8: they can wait in host memory, and
+    hold the policy's rounded values, which round to themselves when they are multiplied (blockwise;
+    tensorwise a tensor's scale may differ by bfloat16's precision).
 
     Attributes:
         chunks: this rank's model chunks.
@@ -38,15 +43,17 @@ class Reference:
         Args:
             offload: keep the parameters in host memory except while they score.
         """
-        self.chunks = [chunk.requires_grad_(False) for chunk in build(config, layout, training)]
+        plain = training.model_copy(update={"fp8_parameters": False})
+        self.chunks = [chunk.requires_grad_(False) for chunk in build(config, layout, plain)]
         self.version = 0
         self._hosted = HostedParameters(self.chunks) if offload else None
 
     @torch.no_grad()
     def refresh(self, policy: Policy, version: int) -> None:
         """Become a copy of ``policy`` as it is now, at weight version ``version``."""
-        for mine, trained in zip(self.chunks, policy.chunks, strict=True):
-            mine.load_state_dict(unwrap(trained).state_dict())
+        with in_full_precision(policy.chunks):
+            for mine, trained in zip(self.chunks, policy.chunks, strict=True):
+                mine.load_state_dict(unwrap(trained).state_dict())
         self.version = version
 
     def log_probabilities(self, rows: Sequence[Row], policy: Policy) -> list[Tensor] | None:

@@ -50,6 +50,34 @@ def training(**levers: Any) -> TrainingConfig:
             {"dtype": "bfloat16", "fp8": "delayed", "fp8_bfloat16_layers": 1},
             "expected 0 where fp8 is delayed, found 1",
         ),
+        ({"fp8_parameters": True}, "expected false where fp8 is none: nothing multiplies them"),
+        (
+            {"dtype": "bfloat16", "fp8": "delayed", "fp8_parameters": True},
+            "expected false where fp8 is delayed: the first weights",
+        ),
+        (
+            {"dtype": "bfloat16", "fp8": "mxfp8", "fp8_parameters": True},
+            "expected false where fp8 is mxfp8: megatron-core gathers them in bfloat16",
+        ),
+        (
+            {
+                "dtype": "bfloat16",
+                "fp8": "blockwise",
+                "fp8_parameters": True,
+                "optimizer_offload": 0.5,
+            },
+            r"expected false where optimizer_offload is 0\.5",
+        ),
+        (
+            {
+                "dtype": "bfloat16",
+                "fp8": "tensorwise",
+                "fp8_parameters": True,
+                "overlap_grad_reduce": True,
+                "overlap_param_gather": True,
+            },
+            "expected false where overlap_param_gather is true",
+        ),
     ],
 )
 def test_keys_that_contradict_each_other_are_refused(levers, sentence):

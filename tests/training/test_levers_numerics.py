@@ -45,6 +45,12 @@ def test_recipes_reach_megatron_under_its_names(hopper, recipe, form):
     assert config.moe_router_dtype == "fp32"
 
 
+def test_fp8_parameters_reach_megatron(hopper):
+    sized = {**DENSE, "intermediate_size": 96}
+    config = TransformerConfig(**arguments(sized, fp8="blockwise", fp8_parameters=True))
+    assert config.fp8_param
+
+
 def test_first_and_last_layers_stay_in_bfloat16(hopper):
     sized = {**DENSE, "intermediate_size": 96}
     config = TransformerConfig(**arguments(sized, fp8="blockwise", fp8_bfloat16_layers=2))

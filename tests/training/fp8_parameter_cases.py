@@ -1,0 +1,131 @@
+"""What ranks of a pool run for the tests of FP8 parameters; import it in a pool's ranks only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tools.benchmarks import rank_imports  # isort: skip  (readies the platform for megatron)
+
+import pytest
+from lever_cases import Row
+from stand_in_fp8 import StandIn, fp8_parameters
+from torch import Tensor
+
+from engine.checkpoint.checkpoints import Checkpoints
+from engine.checkpoint.training_state import TrainingState
+from engine.config.checkpoint import CheckpointConfig
+from engine.config.layout import LayoutConfig
+from engine.config.optimizer import OptimizerConfig
+from engine.config.training import TrainingConfig
+from engine.models.hugging_face import HuggingFaceFolder
+from engine.models.load import load
+from engine.models.shards import shards
+from engine.training.policy import Policy
+from engine.training.reference import Reference
+from engine.weights.export import Exporter
+from engine.weights.gather import Gatherer
+
+__all__ = ["rank_imports"]
+
+TRAINING = TrainingConfig(dtype="bfloat16", tokens_per_microbatch=96)
+
+
+def write_folder(layout: LayoutConfig, folder: Path) -> None:
+    """A model folder with random weights beside its ``config.json``."""
+    source = HuggingFaceFolder(folder)
+    policy = Policy(source.config, layout, OptimizerConfig(lr=0.01), TRAINING)
+    Exporter(policy.chunks, source).export(folder.parent / "weights")
+    (folder.parent / "weights" / "model.safetensors").rename(folder / "model.safetensors")
+
+
+def from_a_folder(layout: LayoutConfig, folder: Path) -> dict[str, Any]:
+    """Right after loading: weights in bfloat16, those pushed with FP8, the reference's, masters."""
+    plain = _policy(layout, folder, in_fp8=False)
+    policy = _policy(layout, folder, in_fp8=True)
+    reference = Reference(HuggingFaceFolder(folder).config, layout, TRAINING)
+    with fp8_parameters(_chosen):
+        with pytest.raises(ValueError, match="FP8 parameters have no pieces outside"):
+            list(shards(policy.chunks))
+        reference.refresh(policy, version=0)
+        pushed = Gatherer(policy.chunks).gather()
+        assert not any(isinstance(p, StandIn) for p in reference.chunks[0].parameters())
+        assert any(isinstance(p, StandIn) for p in policy.chunks[0].parameters())
+    return {
+        "exact": Gatherer(plain.chunks).gather(),
+        "pushed": pushed,
+        "reference": Gatherer(reference.chunks).gather(),
+        "parameters": {n: p.detach() for n, p in plain.chunks[0].named_parameters() if _chosen(n)},
+        "masters": _masters(policy),
+    }
+
+
+def trained_and_resumed(layout: LayoutConfig, folder: Path, saves: Path) -> dict[str, Any]:
+    """Weights after updates: of one policy, and of one that takes over from its checkpoint."""
+    state: dict[str, Any] = {}
+    with fp8_parameters(_chosen):
+        first = _policy(layout, folder, in_fp8=True)
+        gatherer = Gatherer(first.chunks)
+        state["start"] = gatherer.gather()
+        _update(first)
+        state["trained"], state["masters"] = gatherer.gather(), _masters(first)
+        state["parameters"] = {
+            name: parameter.dequantize()
+            for name, parameter in first.chunks[0].named_parameters()
+            if isinstance(parameter, StandIn)
+        }
+        checkpoints = Checkpoints(saves, CheckpointConfig(every=1, keep=9), seed=1)
+        checkpoints.save(1, TrainingState(first.chunks, first.optimizer), {})
+        checkpoints.finish()
+        other = Policy(HuggingFaceFolder(folder).config, layout, OptimizerConfig(lr=0.01), TRAINING)
+        checkpoints.load(1, TrainingState(other.chunks, other.optimizer))
+        state["same bytes"] = _bytes(first) == _bytes(other)
+        state["resumed masters"] = _masters(other)
+        for policy in (first, other):
+            _update(policy)
+        state["same bytes later"] = _bytes(first) == _bytes(other)
+    return state
+
+
+def _policy(layout: LayoutConfig, folder: Path, *, in_fp8: bool) -> Policy:
+    source = HuggingFaceFolder(folder)
+    chosen: Callable[[str], bool] = _chosen if in_fp8 else (lambda _: False)
+    with fp8_parameters(chosen):
+        policy = Policy(source.config, layout, OptimizerConfig(lr=0.01), TRAINING)
+        policy.parameters_changed(load(policy.chunks, source))
+    return policy
+
+
+def _chosen(name: str) -> bool:
+    """What Transformer Engine would keep in FP8: weights of the decoder's linear layers."""
+    return "decoder.layers" in name and "linear_" in name and name.endswith(".weight")
+
+
+def _masters(policy: Policy) -> dict[str, Tensor]:
+    """This rank's share of each FP8 parameter's masters, flat."""
+    found = {}
+    names = {parameter: name for name, parameter in policy.chunks[0].named_parameters()}
+    for part in policy.optimizer.chained_optimizers:
+        for parameters, masters in zip(
+            part.model_float16_groups, part.shard_fp32_from_float16_groups, strict=True
+        ):
+            for parameter, master in zip(parameters, masters, strict=True):
+                if isinstance(parameter, StandIn):
+                    found[names[parameter]] = master.detach().clone()
+    return found
+
+
+def _bytes(policy: Policy) -> list[tuple[list[int], float]]:
+    return [
+        (parameter.raw.flatten().tolist(), float(parameter.scale))
+        for parameter in policy.chunks[0].parameters()
+        if isinstance(parameter, StandIn)
+    ]
+
+
+def _update(policy: Policy) -> None:
+    def loss(logp: Tensor, entropy: Tensor, row: Row) -> tuple:
+        return -(logp * row.weights).sum(), {}
+
+    policy.update([Row()], loss, tokens=10, learning_rate=0.01)
