@@ -11,8 +11,8 @@ Memory is the most that a pass holds above its inputs, the gradients of both inp
 CUDA the allocator tells. On the CPU each code runs in a fresh process, and the kernel tells: the
 high-water mark of resident memory (VmHWM) less what was resident once the inputs existed. That is
 real memory, scratch space of the matrix library included, exact to some MiB where a chunk's logits
-take more than 32 MiB (smaller blocks the C library keeps, so they count up to twice); the first
-pass decides, as the mark never falls. The two codes take turns, so that whatever else the machine
+take more than 32 MiB (smaller blocks the C library keeps, so they count up to twice); the first pass
+decides, which finds none of them. The two codes take turns, so that whatever else the machine
 does falls on both. The defaults take two to four minutes on two idle cores.
 """
 
@@ -35,6 +35,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from engine.training.log_probability import log_probability_and_entropy
+from tools.benchmarks.memory import peak, resident, start_peak
 
 Scores = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 PASSES = ("forward", "forward + backward")
@@ -127,26 +128,6 @@ def make_inputs(case: Case, *, gradients: bool) -> tuple[Tensor, Tensor, Tensor]
     targets = torch.empty(case.tokens, dtype=torch.int64, device=case.device)
     targets.random_(case.vocabulary, generator=generator)
     return normal(case.tokens, 1.0), normal(case.vocabulary, 2 * case.hidden**-0.5), targets
-
-
-def start_peak(device: str) -> None:
-    """Forget earlier peaks where that is possible."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-
-
-def resident(device: str) -> int:
-    """Bytes held now."""
-    return torch.cuda.memory_allocated() if device == "cuda" else psutil.Process().memory_info().rss
-
-
-def peak(device: str) -> int:
-    """Most bytes held at a time."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def measure(options: argparse.Namespace) -> Iterator[dict[str, Result]]:

@@ -1,12 +1,15 @@
-"""What every rank of a pool imports, once, before it is forked."""
+"""What every rank of a pool imports, once, before it is forked (with a GPU: after it is started)."""
 
 from __future__ import annotations
 
 import gc
+import os
+
+import torch
 
 from engine.platform import accelerator
 
-accelerator.prepare()
+accelerator.prepare(int(os.environ.get("LOCAL_RANK", "0")) % max(1, torch.cuda.device_count()))
 
 from megatron.core.models.common.embeddings.rotary_pos_embedding import (  # noqa: E402
     RotaryEmbedding,

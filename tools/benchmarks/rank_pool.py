@@ -2,7 +2,8 @@
 
 Importing torch and megatron takes a rank longer than a small training run. So one server process
 imports them once, the ranks are forked from it, and each layout ("case") starts process groups of
-its own among the first ranks.
+its own among the first ranks. CUDA does not survive a fork: with a GPU each rank imports for itself.
+More ranks than GPUs share them as :mod:`tools.benchmarks.shared_gpu` says.
 """
 
 from __future__ import annotations
@@ -10,16 +11,20 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any
 
+import torch
+
 from engine.config.layout import LayoutConfig
 from engine.errors import RunError
+from engine.platform import accelerator
 from tools.benchmarks.local_servers import FreePorts
+from tools.benchmarks.shared_gpu import nccl_settings
 
 MEETING_SECONDS = 120.0
 END_SECONDS = 5.0
@@ -35,8 +40,13 @@ is large should be returned by rank 0 alone.
 class RankPool:
     """Up to ``ranks`` processes, started on entering, ended on leaving."""
 
-    def __init__(self, ranks: int) -> None:
+    def __init__(self, ranks: int, environment: Mapping[str, str] | None = None) -> None:
+        """Args:
+        ranks: how many processes.
+        environment: variables for all of them.
+        """
         self.ranks = ranks
+        self._environment = dict(environment or {})
         self._processes: list[Any] = []
         self._lines: list[Connection] = []
         self._cases = 0
@@ -91,12 +101,22 @@ class RankPool:
         raise RunError(message)
 
     def _start(self) -> None:
-        context = get_context("forkserver")
-        context.set_forkserver_preload([__name__, "tools.benchmarks.rank_imports"])
+        gpu = accelerator.has_gpu()
+        context: Any = get_context("spawn" if gpu else "forkserver")
+        if not gpu:
+            context.set_forkserver_preload([__name__, "tools.benchmarks.rank_imports"])
+        shared = gpu and self.ranks > torch.cuda.device_count()
         port = next(FreePorts())
         for rank in range(self.ranks):
             line, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(rank, port, theirs), daemon=True)
+            variables = {
+                **(nccl_settings(rank) if shared else {}),
+                **self._environment,
+                **dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank)),
+            }
+            process = context.Process(
+                target=_serve, args=(rank, port, theirs, variables), daemon=True
+            )
             process.start()
             theirs.close()
             self._processes.append(process)
@@ -113,11 +133,12 @@ class RankPool:
         self._processes, self._lines = [], []
 
 
-def _serve(rank: int, port: int, line: Connection) -> None:
+def _serve(rank: int, port: int, line: Connection, variables: dict[str, str]) -> None:
     """Wait for cases and run them until the pool hangs up."""
+    os.environ.update(variables)  # before anything looks for a GPU
+
     from tools.benchmarks import rank_imports  # megatron, once the platform is ready
 
-    os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(rank)
     limit = timedelta(seconds=MEETING_SECONDS)
     # wait_for_workers: rank 0 would block until as many ranks as the first case has are there.
     store = rank_imports.TCPStore(

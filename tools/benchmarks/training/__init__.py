@@ -1,0 +1,1 @@
+"""Speed, utilisation and memory of whole training steps, lever by lever."""

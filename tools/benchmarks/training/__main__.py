@@ -1,0 +1,278 @@
+"""Speed, utilisation and memory of a training step: BF16 beside FP8, and one lever at a time.
+
+    python -m tools.benchmarks.training [--help]
+
+A step is policy.update: forward and backward passes over packed rows, gradient reduction and the
+optimizer. Lengths are drawn as DeepSeek-R1's came to be, log-normal with a long tail. All rows of
+the table take turns at the same minibatch with the same model in one run, so that ratios mean
+something; "the baseline's own spread" says how much a ratio has to exceed. A row that this machine
+refuses, or whose memory does not suffice, says so and why; the others go on.
+
+Without --model a small mixture of experts is trained, on the CPU in about two minutes. On a GPU:
+
+    python -m tools.benchmarks.training --model tools/benchmarks/configs/qwen3_30b_a3b_4_layers.json \\
+        --samples 16 --median 3000 --limit 16384 --tokens-per-microbatch 16384
+
+MFU is against the peak of the row's own precision (engine/monitoring/mfu.py); recomputed
+activations do not count as work. Memory is the largest of all ranks': the CUDA allocator's, or on
+the CPU the process's high-water mark above what it held before the model was built.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from engine.config.layout import LayoutConfig
+from engine.config.levers import check_levers
+from engine.config.training import TrainingConfig
+from engine.errors import RunError, clear_errors
+from engine.models.family import family_of
+from engine.models.flops import training_flops
+from engine.monitoring.environment import describe_environment
+from engine.platform import accelerator
+from tools.benchmarks.packing import drawn_lengths
+from tools.benchmarks.rank_pool import RankPool
+from tools.benchmarks.training.results import (
+    HEAD,
+    Result,
+    Turns,
+    Work,
+    failure,
+    line,
+    result,
+    spread,
+)
+from tools.benchmarks.training.steps import Measured, Refused, train_steps
+from tools.benchmarks.training.variants import SMALL_MODEL, Variant, variants
+
+
+def main() -> None:
+    """Measure, print the table, and write JSON where asked to."""
+    options = _parse()
+    model = _model(options)
+    layout = LayoutConfig(processes=options.processes, **dict(options.layout))
+    lengths = drawn_lengths(
+        options.samples, options.median, options.spread, options.limit, options.seed
+    )
+    architecture = {**family_of(model).architecture(model), "mtp_num_layers": None}
+    work = Work(
+        flops=training_flops(architecture, model["vocab_size"], lengths),
+        tokens=sum(lengths),
+        processes=layout.processes,
+        device=accelerator.device_name(),
+    )
+    print(_heading(model, layout, work, options), flush=True)
+    chosen = _chosen(options.rows)
+    turns = take_turns(chosen, model, layout, lengths, options)
+    rows = [
+        result(
+            variant.name,
+            dict(variant.keys),
+            "fp8" if variant.keys.get("fp8", "none") != "none" else options.dtype,
+            turns[variant.name],
+            turns[chosen[0].name],
+            work,
+        )
+        for variant in chosen
+    ]
+    print("\n".join([HEAD, *map(line, rows)]))
+    print(f"the baseline's own spread: {spread(turns[chosen[0].name]):.1%}")
+    if options.json:
+        options.json.write_text(json.dumps(_report(rows, layout, work, options), indent=1) + "\n")
+
+
+def take_turns(
+    chosen: Sequence[Variant],
+    model: dict[str, Any],
+    layout: LayoutConfig,
+    lengths: Sequence[int],
+    options: argparse.Namespace,
+) -> dict[str, Turns]:
+    """Let every variant run once in every round; one that cannot is left out of later rounds."""
+    turns = {variant.name: Turns() for variant in chosen}
+    with RankPool(layout.processes) as pool:
+        for number in range(options.rounds):
+            for variant in chosen:
+                mine = turns[variant.name]
+                if mine.outcome == "measured":
+                    _turn(pool, variant, mine, model, layout, lengths, options)
+                    _progress(f"round {number + 1} of {options.rounds}: {variant.name}", mine)
+    return turns
+
+
+def _turn(
+    pool: RankPool,
+    variant: Variant,
+    turns: Turns,
+    model: dict[str, Any],
+    layout: LayoutConfig,
+    lengths: Sequence[int],
+    options: argparse.Namespace,
+) -> None:
+    """Run one variant once and add what came of it to ``turns``."""
+    try:
+        training = TrainingConfig(
+            dtype=options.dtype,
+            tokens_per_microbatch=options.tokens_per_microbatch,
+            **variant.keys,
+        )
+        check_levers(training, layout)
+    except (ValidationError, ValueError) as error:
+        turns.outcome, turns.reason = "refused", _sentence(error)
+        return
+    try:
+        found: list[Measured | Refused] = pool.run(
+            train_steps,
+            layout,
+            options.row_seconds,
+            model=model,
+            training=training,
+            lengths=lengths,
+            warmup=options.warmup,
+            steps=options.steps,
+        )
+    except RunError as error:
+        print(error, file=sys.stderr, flush=True)
+        turns.outcome, turns.reason = failure(str(error))
+        return
+    first = found[0]
+    if isinstance(first, Refused):
+        turns.outcome, turns.reason = "refused", first.reason
+        return
+    turns.seconds += first.seconds
+    turns.loss, turns.microbatches, turns.kernels = (
+        first.losses[-1],
+        first.microbatches,
+        first.kernels,
+    )
+    peaks = [rank.peak_bytes for rank in found if isinstance(rank, Measured)]
+    turns.peak_bytes = max(turns.peak_bytes, *peaks)
+
+
+def _sentence(error: ValueError) -> str:
+    """What is wrong, without pydantic's frame."""
+    if isinstance(error, ValidationError):
+        return "; ".join(
+            f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}"
+            for one in error.errors()
+        )
+    return str(error)
+
+
+def _progress(what: str, turns: Turns) -> None:
+    how = f"{turns.seconds[-1]:.3f} s" if turns.outcome == "measured" else turns.outcome
+    print(f"  {what}: {how}", file=sys.stderr, flush=True)
+
+
+def _model(options: argparse.Namespace) -> dict[str, Any]:
+    model = dict(SMALL_MODEL)
+    if options.model is not None:
+        try:
+            model = json.loads(options.model.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"--model: {options.model} is no config.json: {error}") from None
+    if options.vocabulary is not None:
+        model["vocab_size"] = options.vocabulary
+    return model
+
+
+def _chosen(names: Sequence[str]) -> list[Variant]:
+    """The variants asked for; the first, which is the baseline, is always among them.
+
+    Raises:
+        RunError: there is none of such a name.
+    """
+    known = variants(accelerator.has_gpu())
+    unknown = set(names) - {variant.name for variant in known}
+    if unknown:
+        listed = ", ".join(variant.name for variant in known)
+        raise RunError(f"--rows: expected some of {listed}; found {', '.join(sorted(unknown))}")
+    return [known[0], *(v for v in known[1:] if not names or v.name in names)]
+
+
+def _heading(
+    model: dict[str, Any], layout: LayoutConfig, work: Work, options: argparse.Namespace
+) -> str:
+    name = options.model.stem if options.model else "small mixture of experts"
+    return (
+        f"{work.device}, {layout.processes} processes, {options.dtype}: {name}, "
+        f"{model['num_hidden_layers']} layers, {model['vocab_size']:,} words\n"
+        f"a step: {options.samples} samples, {work.tokens:,} tokens, {work.flops / 1e12:,.3f} TFLOP"
+    )
+
+
+def _report(
+    rows: Sequence[Result], layout: LayoutConfig, work: Work, options: argparse.Namespace
+) -> dict[str, Any]:
+    settings = {name: value for name, value in vars(options).items() if name != "json"}
+    return {
+        "benchmark": "training",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": describe_environment(
+            device=work.device, kernels=rows[0].kernels, layout=layout.model_dump()
+        ),
+        "settings": {name: _plain(value) for name, value in settings.items()},
+        "step": {"tokens": work.tokens, "flops": work.flops},
+        "rows": [asdict(row) for row in rows],
+    }
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def _size(text: str) -> tuple[str, int]:
+    name, _, number = text.partition("=")
+    return name, int(number)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.benchmarks.training",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    gpu = accelerator.has_gpu()
+    default = " (default: %(default)s)"
+    processes = torch.cuda.device_count() if gpu else min(2, os.cpu_count() or 1)
+    add = parser.add_argument
+    add("--model", type=Path, help="config.json of the model, weights are drawn (default: small)")
+    add("--vocabulary", type=int, help="another number of words, so that a cut model fits")
+    add("--processes", type=int, default=processes, help=f"one per GPU or core{default}")
+    add("--layout", type=_size, nargs="*", default=[], metavar="DIM=N", help="tp=2 ep=2 ...")
+    add("--dtype", choices=["float32", "bfloat16"], default="bfloat16" if gpu else "float32")
+    add("--rows", nargs="*", default=[], metavar="NAME", help="beside the baseline; default: all")
+    add("--samples", type=int, default=16, help=f"of a step, on all processes{default}")
+    add("--median", type=float, default=150, help=f"tokens of a sample{default}")
+    add("--spread", type=float, default=0.9, help=f"sigma of the logarithm{default}")
+    add("--limit", type=int, default=512, help=f"tokens of the longest sample{default}")
+    add("--tokens-per-microbatch", type=int, default=1024, help=default.strip())
+    add("--warmup", type=int, default=1, help=f"steps before the timed ones{default}")
+    add("--steps", type=int, default=2, help=f"timed in each round{default}")
+    add("--rounds", type=int, default=2, help=f"turns of each row{default}")
+    add("--row-seconds", type=float, default=240, help=f"no row may take longer{default}")
+    add("--seed", type=int, default=0, help=f"of the lengths{default}")
+    add("--json", type=Path, help="write the results here as well")
+    options = parser.parse_args()
+    if options.limit > options.tokens_per_microbatch:
+        raise RunError(
+            f"--limit: expected at most --tokens-per-microbatch = {options.tokens_per_microbatch}, "
+            f"found {options.limit}"
+        )
+    return options
+
+
+if __name__ == "__main__":
+    with clear_errors():
+        main()

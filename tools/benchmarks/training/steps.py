@@ -1,0 +1,152 @@
+"""Some training steps on a rank of a pool, with their seconds and their memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tools.benchmarks import rank_imports  # noqa: F401  # isort: skip  (readies the platform)
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from engine.algorithms.aggregation import token_mean_weights
+from engine.algorithms.next_token import next_token_loss
+from engine.config.layout import LayoutConfig
+from engine.config.levers import row_multiple
+from engine.config.optimizer import OptimizerConfig
+from engine.config.training import TrainingConfig
+from engine.data.minibatches import plan_minibatches
+from engine.data.packing import PackedRow, pack, padded_length
+from engine.errors import RunError
+from engine.models.numerics import kernels_of
+from engine.parallel.groups import data_rank, data_ranks
+from engine.platform import accelerator
+from engine.training.policy import Policy
+from tools.benchmarks.memory import peak, release, resident, start_peak
+
+LEARNING_RATE = 1e-5
+
+
+@dataclass(frozen=True)
+class Row:
+    """One microbatch; every token of a response counts alike."""
+
+    packed: PackedRow
+    weights: Tensor
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Steps that one rank has timed.
+
+    Attributes:
+        seconds: of each step, from one barrier of all ranks to the next.
+        peak_bytes: most memory held at a time, above what was held before the model was built.
+        losses: of each step.
+    """
+
+    seconds: tuple[float, ...]
+    peak_bytes: int
+    losses: tuple[float, ...]
+    microbatches: int
+    kernels: dict[str, str]
+    device: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """What the engine says about a variant that cannot run here."""
+
+    reason: str
+
+
+def train_steps(
+    layout: LayoutConfig,
+    model: dict[str, Any],
+    training: TrainingConfig,
+    lengths: Sequence[int],
+    warmup: int,
+    steps: int,
+) -> Measured | Refused:
+    """Build a policy with random weights and update it on the same minibatch again and again.
+
+    Args:
+        model: contents of a ``config.json``.
+        lengths: positions of each sample of the minibatch, over all ranks.
+        warmup: steps before those that are timed.
+
+    Returns:
+        :class:`Refused` where every rank's engine refuses the configuration.
+    """
+    device = "cuda" if accelerator.has_gpu() else "cpu"
+    release(device)
+    start_peak(device)
+    before = resident(device)
+    try:
+        policy = Policy(model, layout, OptimizerConfig(lr=LEARNING_RATE), training)
+    except RunError as error:
+        return Refused(str(error))
+    rows = _rows(layout, training, lengths, model["vocab_size"])
+    seconds, losses = [], []
+    for _ in range(warmup + steps):
+        begun = _together()
+        metrics = policy.update(rows, _loss, sum(lengths), LEARNING_RATE)
+        seconds.append(_together() - begun)
+        losses.append(metrics["loss"])
+    found = Measured(
+        seconds=tuple(seconds[warmup:]),
+        peak_bytes=peak(device) - before,
+        losses=tuple(losses[warmup:]),
+        microbatches=len(rows),
+        kernels=kernels_of(training),
+        device=accelerator.device_name(),
+    )
+    policy.close()
+    return found
+
+
+def _together() -> float:
+    """The time when every rank has done all its work."""
+    torch.cuda.synchronize()
+    dist.barrier()
+    return time.perf_counter()
+
+
+def _loss(logp: Tensor, entropy: Tensor, row: Row) -> tuple[Tensor, dict[str, Tensor]]:
+    return next_token_loss(logp, row.weights)
+
+
+def _rows(
+    layout: LayoutConfig, training: TrainingConfig, lengths: Sequence[int], words: int
+) -> list[Row]:
+    """This rank's rows: random tokens, planned and packed as a run's are."""
+    (plan,) = plan_minibatches(
+        [padded_length(1, length, layout.sample_multiple) for length in lengths],
+        1,
+        data_ranks(),
+        training.tokens_per_microbatch,
+        seed=0,
+        row_count_multiple=layout.microbatch_multiple,
+    )
+    rows = []
+    for members in plan.rows[data_rank()]:
+        samples = [_sample(index, lengths[index], words) for index in members]
+        packed = pack(
+            samples,
+            row_multiple=row_multiple(training, layout),
+            sample_multiple=layout.sample_multiple,
+        ).to(torch.cuda.current_device())
+        weights = token_mean_weights(packed.response_lengths, sum(lengths))
+        rows.append(Row(packed, packed.spread(weights)))
+    return rows
+
+
+def _sample(index: int, length: int, words: int) -> tuple[list[int], list[int]]:
+    """A prompt of one token and a response of ``length``, so many positions in all."""
+    generator = torch.Generator().manual_seed(index)
+    tokens = torch.randint(words, (length + 1,), generator=generator).tolist()
+    return tokens[:1], tokens[1:]
