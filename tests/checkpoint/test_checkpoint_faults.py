@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pool_case import live
 from checkpointed_models import MIXTURE
+from pool_case import live
 
 from engine.config.layout import LayoutConfig
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from pool_case import live
 from checkpointed_models import EVERY_KIND, MIXTURE
+from pool_case import live
 from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint.format_utils import _EmptyStateDictLoadPlanner
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict

@@ -11,8 +11,8 @@ Memory is the most that a pass holds above its inputs, the gradients of both inp
 CUDA the allocator tells. On the CPU each code runs in a fresh process, and the kernel tells: the
 high-water mark of resident memory (VmHWM) less what was resident once the inputs existed. That is
 real memory, scratch space of the matrix library included, exact to some MiB where a chunk's logits
-take more than 32 MiB (smaller blocks the C library keeps, so they count up to twice); the first pass
-decides, which finds none of them. The two codes take turns, so that whatever else the machine
+take more than 32 MiB (smaller blocks the C library keeps, so they count up to twice); the first
+pass decides, which finds none of them. The two codes take turns, so that whatever else the machine
 does falls on both. The defaults take two to four minutes on two idle cores.
 """
 

@@ -1,4 +1,4 @@
-"""How much memory this process holds: the CUDA allocator's count, or the kernel's of the process."""
+"""How much memory this process holds, by the CUDA allocator's count or by the kernel's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every rank of a pool imports, once, before it is forked (with a GPU: after it is started)."""
+"""What every rank of a pool imports, once, before it is forked (with a GPU: after the start)."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
 """Settings under which several ranks may share one GPU. Never run: no GPU was at hand.
 
-NCCL refuses two ranks on one device ("Duplicate GPU detected"). Two ways around that, both asked for
-here, for tests only:
+NCCL refuses two ranks on one device ("Duplicate GPU detected"). Two ways around that, both asked
+for here, for tests only:
 
 - NCCL 2.30 allows it if told to (NCCL_MULTI_RANK_GPU_ENABLE, experimental).
 - Before, NCCL tells devices apart by host and bus number, and a rank may name its host itself
   (NCCL_HOSTID). Ranks that seem to live on different hosts talk through sockets.
 
 Both run NCCL's own kernels side by side, slowly. gloo is no way out: it moves CUDA tensors only in
-some collectives, neither point to point (pipeline stages) nor in reduce_scatter. MPS lets kernels of
-several processes run at a time, but does not change NCCL's mind.
+some collectives, neither point to point (pipeline stages) nor in reduce_scatter. MPS lets kernels
+of several processes run at a time, but does not change NCCL's mind.
 """
 
 from __future__ import annotations
