@@ -100,8 +100,8 @@ def _dequantise_all(state: dict[str, Any]) -> None:
 def _round_masters(training: TrainingState) -> None:
     """FP8 parameters from their masters, as an update leaves them. Never run on a GPU.
 
-    Checkpoints hold rounded values, so that they load into bfloat16 parameters, too. To round them
-    again may give other scales, and a resumed run would not be the one that was interrupted.
+    Checkpoints hold rounded values, so that they load into bfloat16 parameters, too. In another
+    layout tensors are cut elsewhere and scaled otherwise: rounded values would be rounded twice.
     """
     optimizer_state.write_parameters(training.optimizer)
     for chunk in training.chunks:
