@@ -11,7 +11,8 @@ refuses, or whose memory does not suffice, says so and why; the others go on.
 Without --model a small mixture of experts is trained, on the CPU in about two minutes. On a GPU:
 
     python -m tools.benchmarks.training \\
-        --model tools/benchmarks/configs/qwen3_30b_a3b_4_layers.json --samples 16 --median 3000 --limit 16384 --tokens-per-microbatch 16384
+        --model tools/benchmarks/configs/qwen3_30b_a3b_4_layers.json \\
+        --samples 16 --median 3000 --limit 16384 --tokens-per-microbatch 16384
 
 MFU is against the peak of the row's own precision (engine/monitoring/mfu.py); recomputed
 activations do not count as work. Memory is the largest of all ranks': the CUDA allocator's, or on
