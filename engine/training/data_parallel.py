@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
+from torch import Tensor
 
 from engine.config.training import TrainingConfig
 from engine.models.gpt import PolicyModel
@@ -47,6 +48,24 @@ def data_parallel(
         for bare, chunk in zip(chunks, wrapped, strict=True):
             bare.fetch_parameters = partial(_fetch_parameters, chunk)
     return wrapped
+
+
+def let_go(chunk: DistributedDataParallel) -> None:
+    """Break the cycles that keep a wrapped chunk in memory after its last reference is gone.
+
+    Python cannot see them, they lead through autograd's C++ graph: the hooks hang on the gradient
+    accumulators, views of the parameters (in the optimizer) and tensors that the token dispatchers
+    keep (token_dispatcher.py:610) lead to those, and the model's config leads back to the optimizer
+    and to the wrapper.
+    """
+    chunk.grad_accs.clear()
+    for function in ("grad_scale_func", "no_sync_func", "grad_sync_func", "param_sync_func"):
+        setattr(chunk.config, function, None)
+    for module in chunk.modules():
+        dispatcher = getattr(module, "token_dispatcher", None)
+        for name, value in list(vars(dispatcher).items()) if dispatcher else []:
+            if isinstance(value, Tensor) and value.grad_fn is not None:
+                setattr(dispatcher, name, None)
 
 
 def _for_schedule(functions: list[Callable[..., Any]]) -> Any:

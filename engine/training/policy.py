@@ -24,7 +24,7 @@ from engine.models.gpt import MtpMode, PolicyModel
 from engine.models.shards import unwrap
 from engine.parallel.context import my_slice
 from engine.parallel.groups import counts_its_tokens
-from engine.training.data_parallel import data_parallel
+from engine.training.data_parallel import data_parallel, let_go
 from engine.training.expert_load import ExpertLoad
 from engine.training.forward import hidden_states, run_schedule
 from engine.training.masters import set_masters
@@ -85,21 +85,9 @@ class Policy:
             set_masters(self.optimizer, unrounded)
 
     def close(self) -> None:
-        """Break the cycles that keep a policy in memory after its last reference is gone.
-
-        Python cannot see them, they lead through autograd's C++ graph: DDP's hooks hang on the
-        gradient accumulators, views of the parameters (in the optimizer) and tensors that the token
-        dispatchers keep (token_dispatcher.py:610) lead to those, and the model's config leads back
-        to the optimizer. Whoever builds a second policy would hold both.
-        """
+        """Let its memory go when its last reference is gone; else a second policy adds to it."""
         for chunk in self.chunks:
-            chunk.grad_accs.clear()
-            chunk.config.grad_scale_func = None
-            for module in chunk.modules():
-                dispatcher = getattr(module, "token_dispatcher", None)
-                for name, value in list(vars(dispatcher).items()) if dispatcher else []:
-                    if isinstance(value, Tensor) and value.grad_fn is not None:
-                        setattr(dispatcher, name, None)
+            let_go(chunk)
 
     def update(
         self, rows: Sequence[R], loss: Loss[R], tokens: int, learning_rate: float

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.benchmarks import rank_imports  # isort: skip  (readies the platform for megatron)
-
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -23,6 +21,7 @@ from engine.config.levers import row_multiple
 from engine.config.optimizer import OptimizerConfig
 from engine.config.training import TrainingConfig
 from engine.data.packing import PackedRow, pack
+from engine.training.policy import Policy
 
 WAYS = ("no save", "synchronous", "asynchronous")
 
@@ -62,7 +61,7 @@ def take_turns(
         tokens: of one update on each rank.
     """
     training = TrainingConfig(dtype="float32", tokens_per_microbatch=tokens + 1)
-    policy = rank_imports.Policy(model, layout, OptimizerConfig(lr=1e-4), training)
+    policy = Policy(model, layout, OptimizerConfig(lr=1e-4), training)
     state = TrainingState(policy.chunks, policy.optimizer)
     row = _row(model["vocab_size"], tokens, layout, training)
     total = tokens * layout.dp

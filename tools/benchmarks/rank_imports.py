@@ -11,6 +11,7 @@ from engine.platform import accelerator
 
 accelerator.prepare(int(os.environ.get("LOCAL_RANK", "0")) % max(1, torch.cuda.device_count()))
 
+from megatron.core.distributed import DistributedDataParallel  # noqa: E402
 from megatron.core.models.common.embeddings.rotary_pos_embedding import (  # noqa: E402
     RotaryEmbedding,
 )
@@ -20,16 +21,19 @@ from megatron.core.models.common.embeddings.yarn_rotary_pos_embedding import (  
 from torch.distributed import PrefixStore, TCPStore  # noqa: E402
 
 from engine.parallel.groups import process_groups  # noqa: E402
-from engine.training.policy import Policy  # noqa: E402
+from engine.training.data_parallel import let_go  # noqa: E402
 
-__all__ = ["Policy", "PrefixStore", "TCPStore", "forget_models", "process_groups"]
+__all__ = ["PrefixStore", "TCPStore", "forget_models", "process_groups"]
 
 
 def forget_models() -> None:
     """Free a finished case's models; a group's threads live as long as a module that names it.
 
-    The rotary embeddings cache by ``self``.
+    The rotary embeddings cache by ``self``. A case need not close its policies.
     """
+    for found in gc.get_objects():
+        if isinstance(found, DistributedDataParallel):
+            let_go(found)
     RotaryEmbedding.forward.cache_clear()
     YarnRotaryEmbedding.forward.cache_clear()
     gc.collect()
