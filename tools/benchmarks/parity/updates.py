@@ -85,7 +85,7 @@ def three_updates(
         policy = _policy(layout, model, training, kind)
         if not outcomes:
             outcomes["before"] = Outcome([], _weights(policy))
-        rows = _rows(layout, training, make_samples(model["vocab_size"]), kind)
+        rows = parity_rows(layout, training, make_samples(model["vocab_size"]), kind)
         if kind == "grpo":
             _score(policy, rows)
         tokens = sum(len(s.prompt) + len(s.response) - 1 for s in make_samples(model["vocab_size"]))
@@ -118,12 +118,12 @@ def _policy(
     optimizer = OptimizerConfig(lr=LEARNING_RATE, eps=EPS)
     mtp: MtpMode = "isolated" if kind == "grpo" else "joint"
     policy = Policy(model, layout, optimizer, training, mtp=mtp)
-    _initialise(policy)
+    initialise(policy)
     return policy
 
 
 @torch.no_grad()
-def _initialise(policy: Policy) -> None:
+def initialise(policy: Policy) -> None:
     """Give every tensor values that depend on its name alone, whoever holds which part of it."""
     for shard in shards(policy.chunks):
         seed = zlib.crc32(f"{shard.key}/{shard.expert}".encode())
@@ -134,9 +134,10 @@ def _initialise(policy: Policy) -> None:
     policy.parameters_changed()
 
 
-def _rows(
+def parity_rows(
     layout: LayoutConfig, training: TrainingConfig, samples: list[Sample], kind: str
 ) -> list[ParityRow]:
+    """This rank's packed rows of one minibatch, weighted as an update of ``kind`` weights them."""
     (plan,) = plan_minibatches(
         [padded_length(len(s.prompt), len(s.response), layout.sample_multiple) for s in samples],
         1,
