@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tools.benchmarks import rank_imports  # noqa: F401  # isort: skip  (readies the platform)
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
