@@ -10,7 +10,7 @@ usage: bash tests/gpu/run.sh [OUT_DIR] [tests|bench]
 Runs the tests marked gpu and the benchmarks, and leaves in OUT_DIR (default: artefacts/gpu-<date>):
 
   environment.json   device, packages, kernels, commit
-  summary.json       each step: status (passed, failed, timeout), seconds, file of results
+  summary.json       each step: status (passed, failed, timeout, killed), seconds, file of results
   tests.xml          pytest's results (JUnit)
   <benchmark>.json   training of two cut models in BF16 and FP8, log_probability, loading
   <step>.log         what each step printed
@@ -92,7 +92,8 @@ step() {
     timeout --kill-after=30 "$limit" "$@" > "$out/$name.log" 2>&1 || code=$?
     case $code in
         0) [[ -e $out/$file ]] || status=failed ;;
-        124 | 137) status=timeout ;;
+        124) status=timeout ;;
+        137) status=killed ;;
         *) status=failed ;;
     esac
     if [[ $status != passed ]]; then
