@@ -4,8 +4,9 @@ Both start from the same weights by checkpoint key. Neither is exact: Transforme
 factors of float32 products to TF32, bfloat16 rounds everything, and where two experts are near a
 tie, rounding decides. So the ruler is torch itself: ours in float32 are right, ours in the same
 coarse precision show what that precision costs these models, and Transformer Engine's may be twice
-as far off, and never further than a fixed bound. On a CPU ours in bfloat16 are off by 0.03 nats
-(dense), 0.07 (GQA) and 0.18 (MLA) root mean square, and 4 %, 11 % and 20 % of the gradient.
+as far off, and never further than a fixed bound. On a CPU ours
+in bfloat16 were off by 0.07 nats (dense), 0.07 (GQA) and 0.18 (MLA) root mean square, and by 9 %,
+11 % and 20 % of the gradient; the latter two at slightly other widths than today's.
 """
 
 from __future__ import annotations
