@@ -43,14 +43,16 @@ def model_sizes(config: Mapping[str, Any]) -> ModelSizes:
         return next((config[name] for name in names if isinstance(config.get(name), int)), 0)
 
     latent = number("kv_lora_rank") > 0
+    experts = number("num_experts", "num_local_experts", "n_routed_experts")
+    expert_columns = number("moe_intermediate_size", "intermediate_size") if experts else 0
     return ModelSizes(
         layers=number("num_hidden_layers"),
         vocabulary=number("vocab_size"),
         heads=number("num_attention_heads"),
         groups=0 if latent else number("num_key_value_heads"),
         columns=number("intermediate_size"),
-        experts=number("num_experts", "num_local_experts", "n_routed_experts"),
-        expert_columns=number("moe_intermediate_size"),
+        experts=experts,
+        expert_columns=expert_columns,
         shared_columns=number("n_shared_experts") * number("moe_intermediate_size"),
         mtp=number("num_nextn_predict_layers"),
     )

@@ -17,7 +17,7 @@ from engine.models.family import HuggingFaceConfig, family_of, head_dim
 from engine.models.gpt import PolicyModel
 from engine.models.layer_specs import decoder_spec, mtp_spec
 from engine.models.numerics import numerics
-from engine.models.rope import ROPE_TYPES, inverse_frequencies, rope_settings
+from engine.models.rope import ROPE_TYPES, inverse_frequencies, rope_settings, rotated_part
 
 LATENT_NORM_EPSILON = 1e-6
 """Of the norms of compressed queries, keys and values in latent attention."""
@@ -87,7 +87,9 @@ def _set_frequencies(model: torch.nn.Module, config: HuggingFaceConfig) -> None:
     megatron-core 0.16.1 knows Llama 3's stretching only with fixed wavelengths
     (rotary_pos_embedding.py, ``_apply_scaling``).
     """
-    frequencies = inverse_frequencies(rope_settings(config, ROPE_TYPES), head_dim(config))
+    settings = rope_settings(config, ROPE_TYPES, partial_rotation=True)
+    channels = int(head_dim(config) * (rotated_part(config) or 1.0))  # the rest are left alone
+    frequencies = inverse_frequencies(settings, channels)
     model.rotary_pos_emb.inv_freq = frequencies.to(torch.cuda.current_device())
 
 

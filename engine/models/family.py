@@ -35,7 +35,16 @@ class Family:
 
 _FAMILIES = {
     name: f"engine.models.families.{name}"
-    for name in ("deepseek_v3", "llama", "qwen2", "qwen3", "qwen3_moe")
+    for name in (
+        "deepseek_v2",
+        "deepseek_v3",
+        "glm4_moe",
+        "llama",
+        "mixtral",
+        "qwen2",
+        "qwen3",
+        "qwen3_moe",
+    )
 }
 """``model_type`` -> the module whose ``FAMILY`` describes it."""
 

@@ -18,12 +18,15 @@ ROPE_TYPES = ("default", "llama3")
 """Values of ``rope_type`` that :func:`inverse_frequencies` expresses."""
 
 
-def rope_settings(config: Mapping[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
+def rope_settings(
+    config: Mapping[str, Any], known: tuple[str, ...], *, partial_rotation: bool = False
+) -> dict[str, Any]:
     """The settings under transformers 5's names, ``rope_theta`` and ``rope_type`` among them.
 
     Args:
         config: contents of ``config.json``.
         known: the values of ``rope_type`` that the family can express.
+        partial_rotation: whether it can rotate only a part of each head.
 
     Raises:
         RunError: another ``rope_type``, or only a part of each head is rotated.
@@ -37,12 +40,19 @@ def rope_settings(config: Mapping[str, Any], known: tuple[str, ...]) -> dict[str
         raise RunError(
             f"model: config.json has rope_type {kind!r}, its family knows {', '.join(known)}"
         )
-    if settings.get("partial_rotary_factor", 1.0) != 1.0:
+    if not partial_rotation and rotated_part(config) not in (None, 1.0):
         raise RunError("model: config.json has a partial_rotary_factor, only 1.0 is known")
     return settings
 
 
-def inverse_frequencies(settings: Mapping[str, Any], head_dim: int) -> Tensor:
+def rotated_part(config: Mapping[str, Any]) -> float | None:
+    """``partial_rotary_factor``: which part of each head's channels turns, the first ones."""
+    settings = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    part = settings.get("partial_rotary_factor", config.get("partial_rotary_factor"))
+    return None if part is None else float(part)
+
+
+def inverse_frequencies(settings: Mapping[str, Any], channels: int) -> Tensor:
     """Radians by which each pair of a head's channels turns from one position to the next.
 
     ``llama3`` (Llama 3.1's code, and transformers' ``_compute_llama3_parameters``) leaves short
@@ -50,12 +60,12 @@ def inverse_frequencies(settings: Mapping[str, Any], head_dim: int) -> Tensor:
 
     Args:
         settings: of :func:`rope_settings`, its ``rope_type`` one of :data:`ROPE_TYPES`.
-        head_dim: channels of a head.
+        channels: those of a head that turn; all of them, or its :func:`rotated_part`.
 
     Returns:
-        [head_dim / 2] float32, on the CPU.
+        [channels / 2] float32, on the CPU.
     """
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim
+    exponents = torch.arange(0, channels, 2, dtype=torch.float32, device="cpu") / channels
     plain = 1.0 / settings["rope_theta"] ** exponents
     if settings["rope_type"] == "default":
         return plain

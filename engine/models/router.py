@@ -5,10 +5,11 @@ and add the balance loss of each sample (``engine.models.balance``), weighted by
 ``moe_aux_loss_coeff``.
 
 DeepSeek-V3's has sigmoid scores, a bias for balance, and experts from a few groups only: technical
-report (arXiv 2412.19437), section 2.1.2, equations 12 to 16, and its node-limited routing.
-megatron-core 0.16.1 has one that differs: it ranks groups by the sum of their topk / topk_group
-best experts instead of their two best (moe_utils.py:554), and always normalises the chosen scores
-except where one expert is chosen (moe_utils.py:724).
+report (arXiv 2412.19437), section 2.1.2, equations 12 to 16, and its node-limited routing. So has
+DeepSeek-V2's (arXiv 2405.04434, section 2.2.2), of softmax scores. megatron-core 0.16.1 differs: it
+ranks groups by the sum of their topk / topk_group best experts (moe_utils.py:554) where V3 takes
+the two best and V2 the best one, and always normalises sigmoid scores except where one expert is
+chosen (moe_utils.py:724).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import torch
 from megatron.core.transformer.moe.moe_utils import MoEAuxLossAutoScaler
 from megatron.core.transformer.moe.router import TopKRouter
+from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
 from engine.models.balance import sequence_balance
@@ -23,12 +25,20 @@ from engine.models.token_marks import padding_of
 
 
 class SoftmaxRouter(TopKRouter):
-    """megatron's router, with the balance loss of each sample."""
+    """megatron's router with the balance loss of each sample and, of groups, DeepSeek-V2's choice.
+
+    ``moe_router_pre_softmax`` says that the weights are the scores, not normalised over the chosen
+    experts.
+    """
 
     def routing(self, logits: Tensor, padding_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Choose experts; see :meth:`SigmoidRouter.routing`."""
-        weights, chosen = super().routing(logits, padding_of_all(padding_mask))
         shares = torch.softmax(logits.flatten(0, -2).float(), dim=-1)
+        if (self.config.moe_router_num_groups or 1) > 1:
+            chosen = best_experts(shares, self.config, by=1)
+            weights = weights_of(shares, chosen, self.config).type_as(logits)
+        else:
+            weights, chosen = super().routing(logits, padding_of_all(padding_mask))
         return with_balance(self, weights, shares, chosen, padding_mask), chosen
 
 
@@ -53,37 +63,49 @@ class SigmoidRouter(TopKRouter):
         logits = logits.flatten(0, -2)
         scores = torch.sigmoid(logits.float())
         biased = scores if self.expert_bias is None else scores + self.expert_bias
-        chosen = torch.zeros_like(scores, dtype=torch.bool).scatter(1, self._choose(biased), True)
-        weights = expert_weights(
-            scores,
-            chosen,
-            normalise=not self.config.moe_router_pre_softmax,
-            scale=self.config.moe_router_topk_scaling_factor or 1.0,
-        ).type_as(logits)
+        chosen = best_experts(biased, self.config, by=2)
+        weights = weights_of(scores, chosen, self.config).type_as(logits)
         self._apply_expert_bias(chosen, padding_mask=padding_of_all(padding_mask))
         shares = scores / scores.sum(-1, keepdim=True)
         return with_balance(self, weights, shares, chosen, padding_mask), chosen
 
-    def _choose(self, scores: Tensor) -> Tensor:
-        groups, kept = self.config.moe_router_num_groups, self.config.moe_router_group_topk
-        return group_limited_top_k(scores.detach(), self.topk, groups or 1, kept or 1)
+
+def best_experts(scores: Tensor, config: TransformerConfig, *, by: int) -> Tensor:
+    """The experts of each token, [tokens, experts] bool; arguments of :func:`group_limited_top_k`.
+
+    ``scores`` include the bias: it takes part in the choice only.
+    """
+    groups, kept = config.moe_router_num_groups or 1, config.moe_router_group_topk or 1
+    best = group_limited_top_k(scores.detach(), config.moe_router_topk, groups, kept, by=by)
+    return torch.zeros_like(scores, dtype=torch.bool).scatter(1, best, True)
 
 
-def group_limited_top_k(scores: Tensor, k: int, groups: int, kept: int) -> Tensor:
-    """The best experts of the best groups; a group is as good as the sum of its two best experts.
+def weights_of(scores: Tensor, chosen: Tensor, config: TransformerConfig) -> Tensor:
+    """:func:`expert_weights` as megatron's config describes them."""
+    return expert_weights(
+        scores,
+        chosen,
+        normalise=not config.moe_router_pre_softmax,
+        scale=config.moe_router_topk_scaling_factor or 1.0,
+    )
+
+
+def group_limited_top_k(scores: Tensor, k: int, groups: int, kept: int, *, by: int = 2) -> Tensor:
+    """The best experts of the best groups; a group is worth the sum of its best experts.
 
     Args:
         scores: [tokens, experts], bias included; neighbours form the groups.
         k: experts to choose for each token.
         groups: number of groups; it divides the number of experts.
         kept: groups to choose from.
+        by: how many of its experts make a group's worth.
 
     Returns:
         [tokens, k] int64, distinct experts.
     """
     if kept < groups:
         grouped = scores.unflatten(1, (groups, -1))
-        worth = grouped.topk(min(2, grouped.shape[-1]), dim=-1).values.sum(-1)
+        worth = grouped.topk(min(by, grouped.shape[-1]), dim=-1).values.sum(-1)
         best = worth.topk(kept, dim=-1).indices
         out = torch.ones_like(worth, dtype=torch.bool).scatter(1, best, False)
         scores = grouped.masked_fill(out.unsqueeze(-1), float("-inf")).flatten(1)

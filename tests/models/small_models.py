@@ -40,11 +40,35 @@ _LATENT = {
     "norm_topk_prob": True,
     "routed_scaling_factor": 2.5,
 }
+_LATENT_V2 = {
+    **_LATENT,
+    "hidden_size": 42,  # transformers wants a multiple of the heads
+    "topk_method": "greedy",
+    "norm_topk_prob": False,
+}
+_GLM = {
+    "intermediate_size": 58,
+    "moe_intermediate_size": 26,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 12,
+    "attention_bias": True,
+    "use_qk_norm": True,
+    "first_k_dense_replace": 1,
+    "n_routed_experts": 9,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 4,
+    "n_group": 3,
+    "topk_group": 2,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 2.5,
+}
+_MIXTRAL = {"num_local_experts": 5, "num_experts_per_tok": 2, "sliding_window": None}
 _QWEN3_MOE = {"head_dim": 10, "num_experts": 7, "num_experts_per_tok": 3}
 
 
-def _theta(theta: float) -> dict[str, Any]:
-    return {"rope_parameters": {"rope_type": "default", "rope_theta": theta}}
+def _theta(theta: float, **settings: float) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": "default", "rope_theta": theta, **settings}}
 
 
 def _yarn(factor: float, **settings: float) -> dict[str, Any]:
@@ -103,6 +127,52 @@ MODELS: dict[str, dict[str, Any]] = {
         "rms_norm_eps": 1e-3,
         "routed_scaling_factor": 1.0,
     },
+    "deepseek_v2, greedy, no query rank": {
+        "model_type": "deepseek_v2",
+        **_LATENT_V2,
+        **_theta(10000.0),
+        "n_routed_experts": 7,
+        "num_experts_per_tok": 3,
+        "q_lora_rank": None,
+        "routed_scaling_factor": 1.0,
+    },
+    "deepseek_v2, yarn, 2 of 4 groups": {
+        "model_type": "deepseek_v2",
+        **_LATENT_V2,
+        **_yarn(40.0, mscale=0.7, mscale_all_dim=0.7),
+        **_groups(12, 4, 2, 5),
+        "topk_method": "group_limited_greedy",
+        "routed_scaling_factor": 16.0,
+    },
+    "deepseek_v2, yarn with two mscales, 1 of 3 groups": {
+        "model_type": "deepseek_v2",
+        **_LATENT_V2,
+        **_yarn(4.0, mscale=1.0, mscale_all_dim=0.5),
+        **_groups(9, 3, 1, 2),
+        "topk_method": "group_limited_greedy",
+        "n_shared_experts": 1,
+    },
+    "glm4_moe": {"model_type": "glm4_moe", **_GLM, **_theta(1e6, partial_rotary_factor=0.5)},
+    "glm4_moe, no biases, no norms, a third turns, two dense layers": {
+        "model_type": "glm4_moe",
+        **_GLM,
+        **_theta(1e4, partial_rotary_factor=0.34),
+        "first_k_dense_replace": 2,
+        "n_group": 1,
+        "topk_group": 1,
+        "attention_bias": False,
+        "use_qk_norm": False,
+    },
+    "mixtral": {"model_type": "mixtral", **_GROUPED, **_MIXTRAL, **_theta(1e6), "head_dim": 8},
+    "mixtral, tied, 4 of 5": {
+        "model_type": "mixtral",
+        **_GROUPED,
+        **_MIXTRAL,
+        **_theta(1e4),
+        "hidden_size": 48,
+        "num_experts_per_tok": 4,
+        "tie_word_embeddings": True,
+    },
     "qwen3_moe": {
         "model_type": "qwen3_moe",
         **_GROUPED,
@@ -148,6 +218,7 @@ MODELS = {name: {**_COMMON, **settings} for name, settings in MODELS.items()}
 """Name of the case -> contents of its ``config.json``."""
 
 PREDICTING = {
+    "one depth of glm4_moe": ("glm4_moe", 1),
     "one depth": ("deepseek_v3, yarn, 1 of 2 groups", 1),
     "two depths, no query rank": (
         "deepseek_v3, yarn with two mscales, no query rank, scores as they are",

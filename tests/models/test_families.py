@@ -38,6 +38,12 @@ def test_prediction_depths_are_the_layers_after_the_last(model, depths):
     ("base", "change", "message"),
     [
         ("qwen3", {"attention_bias": True}, "attention_bias True"),
+        ("mixtral", {"sliding_window": 4096}, "sliding_window 4096"),
+        ("mixtral", {"num_experts_per_tok": 1}, "num_experts_per_tok 1"),
+        ("glm4_moe", {"topk_group": 1}, "4 of 9 experts from 1 of 3 groups"),
+        ("deepseek_v2, greedy, no query rank", {"norm_topk_prob": True}, "norm_topk_prob True"),
+        ("deepseek_v2, greedy, no query rank", {"topk_method": "noaux_tc"}, "topk_method 'noaux"),
+        ("deepseek_v2, yarn, 2 of 4 groups", {"n_group": 5}, "5 of 12 experts from 2 of 5"),
         ("qwen2", {"use_sliding_window": True}, "use_sliding_window True"),
         ("llama, tied", {"mlp_bias": True}, "mlp_bias True"),
         ("llama, tied", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "yarn"),
@@ -54,6 +60,14 @@ def test_what_is_not_expressed_is_refused_by_name(base, change, message):
     config = {**MODELS[base], **change}
     with pytest.raises(RunError, match=message):
         family_of(config).architecture(config)
+
+
+def test_glm_says_which_part_of_a_head_turns():
+    config = {**MODELS["glm4_moe"], "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}
+    with pytest.raises(KeyError, match="partial_rotary_factor"):
+        family_of(config).architecture(config)
+    published = {**config, "partial_rotary_factor": 0.5}
+    assert family_of(published).architecture(published)["add_qkv_bias"]
 
 
 def test_the_bias_moves_at_deepseeks_rate():

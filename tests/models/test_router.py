@@ -1,4 +1,4 @@
-"""The sigmoid router chooses and weighs as DeepSeek-V3 does, for any number of groups."""
+"""The routers choose and weigh as DeepSeek-V3 and V2 do, for any number of groups."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from run_program import run_program
 
 from engine.models.router import expert_weights, group_limited_top_k
 
@@ -22,12 +23,13 @@ def routings(draw):
     return scores, k, groups, kept
 
 
-@given(routings())
-def test_the_choice_is_the_best_of_all_that_use_the_best_groups(routing):
+@given(routings(), st.integers(1, 3))
+def test_the_choice_is_the_best_of_all_that_use_the_best_groups(routing, by):
     scores, k, groups, kept = routing
-    for token, chosen in zip(scores, group_limited_top_k(scores, k, groups, kept), strict=True):
+    choice = group_limited_top_k(scores, k, groups, kept, by=by)
+    for token, chosen in zip(scores, choice, strict=True):
         members = list(token.unflatten(0, (groups, -1)).sort(descending=True).values)
-        worth = [float(member[:2].sum()) for member in members]
+        worth = [float(member[:by].sum()) for member in members]
         best = sorted(range(groups), key=lambda group: -worth[group])[:kept]
         size = len(token) // groups
         allowed = [expert for expert in range(len(token)) if expert // size in best]
@@ -40,6 +42,7 @@ def test_the_choice_is_the_best_of_all_that_use_the_best_groups(routing):
 def test_two_good_experts_make_a_better_group_than_one_very_good_one():
     scores = torch.tensor([[0.9, 0.0, 0.6, 0.5]])
     assert group_limited_top_k(scores, 1, groups=2, kept=1).tolist() == [[2]]
+    assert group_limited_top_k(scores, 1, groups=2, kept=1, by=1).tolist() == [[0]]
     assert group_limited_top_k(scores, 1, groups=2, kept=2).tolist() == [[0]]
 
 
@@ -52,3 +55,11 @@ def test_weights_add_up_to_the_scale_or_are_the_scores(k):
     assert torch.equal(normalised > 0, chosen)
     plain = expert_weights(scores, chosen, normalise=False, scale=2.0)
     assert torch.equal(plain[chosen], 2 * scores[chosen]) and plain[~chosen].eq(0).all()
+
+
+@pytest.mark.slow
+def test_the_softmax_router_learns_as_megatrons_where_there_is_one_group():
+    far = run_program("softmax_router")
+    assert far["weights"] == far["choice"] == 0
+    assert far["gradient"] < 1e-6 * far["size of the gradient"]
+    assert far["part of the loss"] > 1e-3

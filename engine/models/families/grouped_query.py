@@ -1,4 +1,4 @@
-"""What grouped-query models have in common: the Qwen and Llama families."""
+"""What grouped-query models have in common: Qwen, Llama, Mixtral and GLM-4.5."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ from engine.models.family import HuggingFaceConfig, head_dim
 from engine.models.rope import ROPE_TYPES, rope_settings
 
 
-def shared_arguments(config: HuggingFaceConfig) -> dict[str, Any]:
+def shared_arguments(
+    config: HuggingFaceConfig, *, partial_rotation: bool = False
+) -> dict[str, Any]:
     """Keyword arguments of megatron's ``TransformerConfig`` that they share.
+
+    Args:
+        config: contents of ``config.json``.
+        partial_rotation: whether the family rotates only a part of each head.
 
     Raises:
         RunError: a kind of rotary embedding that is not expressed here.
     """
-    rope_settings(config, ROPE_TYPES)
+    rope_settings(config, ROPE_TYPES, partial_rotation=partial_rotation)
     return {
         "num_layers": config["num_hidden_layers"],
         "hidden_size": config["hidden_size"],

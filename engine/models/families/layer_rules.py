@@ -6,7 +6,8 @@ layer specs for ours (a norm before a column-parallel linear is part of that lin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from engine.models.family import HuggingFaceConfig, head_dim
 from engine.models.weight_rules import Copies, GateUp, GroupedQkv, Join, Rule, Same
@@ -33,27 +34,54 @@ def decoder_layers(layers: range) -> Place:
     return Place("decoder.layers.{layer}.", "model.layers.{layer}.", layers)
 
 
-def outside_the_layers(
-    config: HuggingFaceConfig,
-    embedding_copies: tuple[str, ...] = (),
-    head_copies: tuple[str, ...] = (),
-) -> list[Rule]:
+def outside_the_layers(config: HuggingFaceConfig) -> list[Rule]:
     """Embedding, last norm and, unless tied to the embedding, output layer.
 
-    Args:
-        config: contents of ``config.json``.
-        embedding_copies, head_copies: further Hugging Face tensors equal to the embedding and to
-            the output layer.
+    A checkpoint repeats embedding and output layer in every depth of multi-token prediction.
     """
-    embedding = ("model.embed_tokens.weight", *embedding_copies)
+    depths = prediction_depths(config)
+    embedding = _with_copies("model.embed_tokens.weight", depths, "embed_tokens.weight")
     found = [
         Rule("embedding.word_embeddings.weight", embedding, Copies(len(embedding))),
         Rule("decoder.final_layernorm.weight", ("model.norm.weight",)),
     ]
     if not config.get("tie_word_embeddings", False):
-        head = ("lm_head.weight", *head_copies)
+        head = _with_copies("lm_head.weight", depths, "shared_head.head.weight")
         found.append(Rule("output_layer.weight", head, Copies(len(head))))
     return found
+
+
+def _with_copies(name: str, depths: Sequence[str], copy: str) -> tuple[str, ...]:
+    return (name, *(depth + copy for depth in depths))
+
+
+def prediction_depths(config: HuggingFaceConfig) -> list[str]:
+    """Hugging Face prefixes of the multi-token prediction depths: layers after the last one."""
+    layers, depths = config["num_hidden_layers"], config.get("num_nextn_predict_layers") or 0
+    return [f"model.layers.{layers + depth}." for depth in range(depths)]
+
+
+def prediction_head(
+    config: HuggingFaceConfig, layer: Callable[[Place], Sequence[Rule]]
+) -> list[Rule]:
+    """Multi-token prediction as DeepSeek-V3 has it (arXiv 2412.19437, section 2.2).
+
+    Args:
+        config: contents of ``config.json``.
+        layer: rules of a depth's transformer layer at a place.
+    """
+    rules = []
+    for depth, there in enumerate(prediction_depths(config)):
+        here = f"mtp.layers.{depth}."
+        place = Place(here, there)
+        rules += [
+            place.rule("enorm.weight", "enorm.weight"),
+            place.rule("hnorm.weight", "hnorm.weight"),
+            place.rule("eh_proj.weight", "eh_proj.weight"),
+            place.rule("final_layernorm.weight", "shared_head.norm.weight"),
+            *layer(Place(f"{here}transformer_layer.", there)),
+        ]
+    return rules
 
 
 def grouped_query_attention(
@@ -100,15 +128,32 @@ def latent_attention(place: Place, *, query_rank: int | None) -> list[Rule]:
     ]
 
 
+@dataclass(frozen=True)
+class FeedForwardNames:
+    """Hugging Face's names inside a layer for a SwiGLU, or for each of its experts."""
+
+    block: str = "mlp."
+    gate: str = "gate_proj"
+    up: str = "up_proj"
+    down: str = "down_proj"
+
+
 def dense_mlp(place: Place) -> list[Rule]:
     """SwiGLU and the norm before it."""
     return [
         place.rule("mlp.linear_fc1.layer_norm_weight", "post_attention_layernorm.weight"),
-        *_swiglu(place, "mlp.", "mlp."),
+        *_swiglu(place, "mlp."),
     ]
 
 
-def experts(place: Place, count: int, *, bias: bool = False, shared: bool = False) -> list[Rule]:
+def experts(
+    place: Place,
+    count: int,
+    *,
+    bias: bool = False,
+    shared: bool = False,
+    names: FeedForwardNames = FeedForwardNames(),
+) -> list[Rule]:
     """Router, SwiGLU experts and the norm before them.
 
     Args:
@@ -116,22 +161,28 @@ def experts(place: Place, count: int, *, bias: bool = False, shared: bool = Fals
         count: number of routed experts.
         bias: whether the router has DeepSeek-V3's bias for balance.
         shared: whether every token also goes through shared experts.
+        names: how Hugging Face calls the block and the matrices of an expert.
     """
+    block = names.block
+    each = replace(names, block=f"{block}experts.{{expert}}.")
     rules = [
         place.rule("pre_mlp_layernorm.weight", "post_attention_layernorm.weight"),
-        place.rule("mlp.router.weight", "mlp.gate.weight"),
-        *_swiglu(place, "mlp.experts.experts.", "mlp.experts.{expert}.", count),
+        place.rule("mlp.router.weight", f"{block}gate.weight"),
+        *_swiglu(place, "mlp.experts.experts.", each, count),
     ]
     if bias:
-        rules.append(place.rule("mlp.router.expert_bias", "mlp.gate.e_score_correction_bias"))
+        rules.append(place.rule("mlp.router.expert_bias", f"{block}gate.e_score_correction_bias"))
     if shared:
-        rules += _swiglu(place, "mlp.shared_experts.", "mlp.shared_experts.")
+        one = replace(names, block=f"{block}shared_experts.")
+        rules += _swiglu(place, "mlp.shared_experts.", one)
     return rules
 
 
-def _swiglu(place: Place, here: str, there: str, count: int | None = None) -> list[Rule]:
-    gate_up = (there + "gate_proj.weight", there + "up_proj.weight")
+def _swiglu(
+    place: Place, here: str, names: FeedForwardNames = FeedForwardNames(), count: int | None = None
+) -> list[Rule]:
+    gate, up, down = (f"{names.block}{name}.weight" for name in (names.gate, names.up, names.down))
     return [
-        place.rule(here + "linear_fc1.weight", *gate_up, join=GateUp(), experts=count),
-        place.rule(here + "linear_fc2.weight", there + "down_proj.weight", experts=count),
+        place.rule(here + "linear_fc1.weight", gate, up, join=GateUp(), experts=count),
+        place.rule(here + "linear_fc2.weight", down, experts=count),
     ]

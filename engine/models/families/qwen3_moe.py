@@ -11,6 +11,7 @@ from typing import Any
 
 from engine.models.families import layer_rules
 from engine.models.families.grouped_query import shared_arguments
+from engine.models.families.softmax_router import softmax_router
 from engine.models.family import Family, HuggingFaceConfig, check_expressed
 from engine.models.weight_rules import Rule
 
@@ -36,12 +37,7 @@ def architecture(config: HuggingFaceConfig) -> dict[str, Any]:
         "qk_layernorm": True,
         "num_moe_experts": experts(config),
         "moe_ffn_hidden_size": config["moe_intermediate_size"],
-        "moe_router_topk": config["num_experts_per_tok"],
-        "moe_router_score_function": "softmax",
-        # Softmax over the chosen experts only equals softmax over all, then normalised over them.
-        "moe_router_pre_softmax": not config["norm_topk_prob"],
-        "moe_router_load_balancing_type": "none",  # engine.models.balance does it
-        "moe_aux_loss_coeff": config.get("router_aux_loss_coef", 0.001),
+        **softmax_router(config, normalise=config["norm_topk_prob"]),
     }
 
 

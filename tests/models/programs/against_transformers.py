@@ -20,7 +20,6 @@ import torch
 from comparison import (
     TRAINING,
     as_hugging_face,
-    as_on_disk,
     compare_gradients,
     distance,
     gradients,
@@ -32,6 +31,9 @@ from safetensors.torch import load_file
 from small_models import MODELS
 from torch.nn.functional import cross_entropy, linear
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.core_model_loading import revert_weight_conversion
+from transformers.models.deepseek_v2.modeling_deepseek_v2 import DeepseekV2Attention, DeepseekV2Moe
+from transformers.models.deepseek_v3.modeling_deepseek_v3 import yarn_get_mscale
 
 from engine.config.layout import LayoutConfig
 from engine.models.build import build
@@ -50,6 +52,7 @@ def compare(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
         experts_implementation="eager",
     ).eval()
     randomise(theirs)
+    mend(theirs)
     theirs.save_pretrained(folder)
     source = HuggingFaceFolder(folder)
     (ours,) = build(source.config, LayoutConfig(processes=1), TRAINING)
@@ -63,16 +66,28 @@ def compare(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     their_logits = torch.cat([theirs(tokens).logits[0] for tokens, _ in one_by_one(row)])
     for logits in (own_logits, their_logits):
         cross_entropy(logits, row.labels[real]).backward()
-    their_gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    their_gradients = revert_weight_conversion(
+        theirs, {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    )
     changed = [name for name, tensor in stored.items() if not tensor.equal(exported[name])]
     return {
         "logits": distance(own_logits, their_logits),
         "spread": float(their_logits.std()),
-        **compare_gradients(gradients(ours, source.config), as_on_disk(their_gradients)),
+        **compare_gradients(gradients(ours, source.config), their_gradients),
         "not in ours": sorted(set(stored) - set(exported)),
         "not in theirs": sorted(set(exported) - set(stored)),
         "changed": changed,
     }
+
+
+def mend(model: torch.nn.Module) -> None:
+    """What transformers 5.12 leaves out of DeepSeek-V2's published code, and SGLang does not."""
+    rope = model.config.rope_parameters
+    for module in model.modules():
+        if isinstance(module, DeepseekV2Attention) and rope["rope_type"] == "yarn":
+            module.scaling *= yarn_get_mscale(rope["factor"], rope["mscale_all_dim"]) ** 2
+        if isinstance(module, DeepseekV2Moe):
+            module.num_experts = module.experts.num_experts
 
 
 def main() -> None:

@@ -36,11 +36,8 @@ from small_models import MODELS, PREDICTING
 from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.models.deepseek_v3.modeling_deepseek_v3 import (
-    DeepseekV3DecoderLayer,
-    DeepseekV3MoE,
-    DeepseekV3RMSNorm,
-)
+from transformers.models.deepseek_v3 import modeling_deepseek_v3 as deepseek
+from transformers.models.glm4_moe import modeling_glm4_moe as glm
 
 from engine.config.layout import LayoutConfig
 from engine.data.packing import PackedRow
@@ -52,6 +49,10 @@ from engine.parallel.groups import process_groups
 from engine.training.forward import hidden_states
 
 LOSS_WEIGHT = 0.3
+LAYERS = {
+    "deepseek_v3": deepseek.DeepseekV3DecoderLayer,
+    "glm4_moe": glm.Glm4MoeDecoderLayer,
+}
 
 
 class Depth(nn.Module):
@@ -60,11 +61,11 @@ class Depth(nn.Module):
     def __init__(self, config: Any) -> None:
         super().__init__()
         size, epsilon = config.hidden_size, config.rms_norm_eps
-        self.enorm = DeepseekV3RMSNorm(size, epsilon)
-        self.hnorm = DeepseekV3RMSNorm(size, epsilon)
+        self.enorm = deepseek.DeepseekV3RMSNorm(size, epsilon)
+        self.hnorm = deepseek.DeepseekV3RMSNorm(size, epsilon)
         self.eh_proj = nn.Linear(2 * size, size, bias=False)
-        self.layer = DeepseekV3DecoderLayer(config, config.num_hidden_layers - 1)
-        self.norm = DeepseekV3RMSNorm(size, epsilon)
+        self.layer = LAYERS[config.model_type](config, config.num_hidden_layers - 1)
+        self.norm = deepseek.DeepseekV3RMSNorm(size, epsilon)
 
     def forward(self, hidden: Tensor, embedded: Tensor, rotary: Any) -> Tensor:
         """Hidden states and the embeddings of tokens ahead, [1, L, h] each -> [1, L, h]."""
@@ -95,7 +96,7 @@ class Reference(nn.Module):
         self.depths = nn.ModuleList(Depth(self.main.config) for _ in range(depths)).eval()
         self.chosen: dict[nn.Module, Tensor] = {}
         for module in self.modules():
-            if isinstance(module, DeepseekV3MoE):
+            if isinstance(module, (deepseek.DeepseekV3MoE, glm.Glm4MoeMoE)):
                 module.experts.register_forward_hook(self._count)
         randomise(self)
 

@@ -1,0 +1,92 @@
+"""DeepSeek-V2, V2-Lite and the Coder-V2 models: latent attention, softmax router, shared experts.
+
+Config keys as in DeepSeek's published ``config.json``. Sources: DeepSeek-V2 (arXiv 2405.04434),
+section 2; its published ``modeling_deepseek``, and transformers' ``modeling_deepseek_v2``. The two
+differ under YaRN: the published code, like SGLang, multiplies attention scores by the square of
+mscale(factor, mscale_all_dim), transformers 5.12 does not. Here they are multiplied. Of the paper's
+three losses for balance (section 2.2.3) there is the one between experts (``aux_loss_alpha``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from engine.errors import RunError
+from engine.models.families import layer_rules
+from engine.models.families.fine_grained_experts import (
+    dense_and_sparse,
+    expert_arguments,
+    group_arguments,
+)
+from engine.models.families.latent_attention import attention_arguments
+from engine.models.families.layer_rules import Place
+from engine.models.family import Family, HuggingFaceConfig, check_expressed
+from engine.models.weight_rules import Rule
+
+_EXPRESSED = {
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "tie_word_embeddings": False,
+    "moe_layer_freq": 1,
+    "scoring_func": "softmax",
+    # DeepSeek's code then leaves routed_scaling_factor out, transformers' never normalises.
+    "norm_topk_prob": False,
+}
+"""Values that the rules below take for granted."""
+
+_CHOICES = ("greedy", "group_limited_greedy")
+
+
+def architecture(config: HuggingFaceConfig) -> dict[str, Any]:
+    """Keyword arguments of megatron's ``MLATransformerConfig``.
+
+    Raises:
+        RunError: a feature that this family file does not express is switched on.
+    """
+    check_expressed(config, _EXPRESSED)
+    return {
+        "num_layers": config["num_hidden_layers"],
+        "hidden_size": config["hidden_size"],
+        "ffn_hidden_size": config["intermediate_size"],
+        "layernorm_epsilon": config["rms_norm_eps"],
+        "init_method_std": config.get("initializer_range", 0.02),
+        **attention_arguments(config),
+        **expert_arguments(config),
+        **_router(config),
+    }
+
+
+def _router(config: HuggingFaceConfig) -> dict[str, Any]:
+    method = config.get("topk_method", "greedy")
+    if method not in _CHOICES:
+        known = ", ".join(_CHOICES)
+        raise RunError(f"model: config.json has topk_method {method!r}, known are {known}")
+    return {
+        **(group_arguments(config) if method == "group_limited_greedy" else {}),
+        "moe_router_score_function": "softmax",
+        "moe_router_pre_softmax": True,
+    }
+
+
+def rules(config: HuggingFaceConfig) -> Sequence[Rule]:
+    """Names and joins of every weight."""
+    dense, sparse = dense_and_sparse(config)
+    return [
+        *layer_rules.outside_the_layers(config),
+        *_attention(layer_rules.decoder_layers(range(config["num_hidden_layers"])), config),
+        *layer_rules.dense_mlp(layer_rules.decoder_layers(dense)),
+        *layer_rules.experts(
+            layer_rules.decoder_layers(sparse),
+            config["n_routed_experts"],
+            shared=bool(config.get("n_shared_experts")),
+        ),
+    ]
+
+
+def _attention(place: Place, config: HuggingFaceConfig) -> list[Rule]:
+    return layer_rules.latent_attention(place, query_rank=config["q_lora_rank"])
+
+
+FAMILY = Family("deepseek_v2", architecture, rules)

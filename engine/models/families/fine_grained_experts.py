@@ -1,0 +1,67 @@
+"""What models with many small experts have in common: the DeepSeek families and GLM-4.5.
+
+Routed experts, shared ones that every token visits, a few dense layers first, and a choice that
+may be limited to some groups of experts. DeepSeekMoE (arXiv 2401.06066).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.errors import RunError
+from engine.models.family import HuggingFaceConfig
+
+BIAS_UPDATE_RATE = 0.001
+"""By how much an update moves an expert's bias: gamma in section 4.2 of arXiv 2412.19437."""
+
+
+def expert_arguments(config: HuggingFaceConfig) -> dict[str, Any]:
+    """Keyword arguments of megatron's ``TransformerConfig`` for the experts, not for the router."""
+    dense = config["first_k_dense_replace"]
+    shared = config["moe_intermediate_size"] * (config.get("n_shared_experts") or 0)
+    return {
+        "num_moe_experts": config["n_routed_experts"],
+        "moe_layer_freq": [int(n >= dense) for n in range(config["num_hidden_layers"])],
+        "moe_ffn_hidden_size": config["moe_intermediate_size"],
+        "moe_shared_expert_intermediate_size": shared or None,
+        "moe_router_topk": config["num_experts_per_tok"],
+        "moe_router_topk_scaling_factor": config["routed_scaling_factor"],
+        "moe_router_load_balancing_type": "none",  # engine.models.balance does it
+        "moe_aux_loss_coeff": config.get("aux_loss_alpha") or 0.0,
+    }
+
+
+def sigmoid_router(config: HuggingFaceConfig) -> dict[str, Any]:
+    """DeepSeek-V3's router: ``engine.models.router.SigmoidRouter``.
+
+    Raises:
+        RunError: the groups cannot hold as many experts as a token wants.
+    """
+    return {
+        **group_arguments(config),
+        "moe_router_score_function": "sigmoid",
+        "moe_router_pre_softmax": not config["norm_topk_prob"],
+        "moe_router_enable_expert_bias": True,
+        "moe_router_bias_update_rate": BIAS_UPDATE_RATE,
+    }
+
+
+def group_arguments(config: HuggingFaceConfig) -> dict[str, Any]:
+    """From how many groups of experts a token may choose.
+
+    Raises:
+        RunError: the groups cannot hold as many experts as a token wants.
+    """
+    routed, groups, kept = (config[key] for key in ("n_routed_experts", "n_group", "topk_group"))
+    chosen = config["num_experts_per_tok"]
+    if routed % groups or kept > groups or chosen > kept * routed // groups:
+        raise RunError(
+            f"model: config.json wants {chosen} of {routed} experts from {kept} of {groups} groups"
+        )
+    return {"moe_router_num_groups": groups, "moe_router_group_topk": kept}
+
+
+def dense_and_sparse(config: HuggingFaceConfig) -> tuple[range, range]:
+    """The layers without and with experts."""
+    layers, dense = config["num_hidden_layers"], config["first_k_dense_replace"]
+    return range(min(dense, layers)), range(min(dense, layers), layers)
