@@ -61,5 +61,5 @@ def test_weights_add_up_to_the_scale_or_are_the_scores(k):
 def test_the_softmax_router_learns_as_megatrons_where_there_is_one_group():
     far = run_program("softmax_router")
     assert far["weights"] == far["choice"] == 0
-    assert far["gradient"] < 1e-6 * far["size of the gradient"]
+    assert far["gradient"] < 1e-5 * far["size of the gradient"]
     assert far["part of the loss"] > 1e-3
