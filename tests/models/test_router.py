@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from run_program import run_program
 
 from engine.models.router import expert_weights, group_limited_top_k
 
@@ -55,11 +54,3 @@ def test_weights_add_up_to_the_scale_or_are_the_scores(k):
     assert torch.equal(normalised > 0, chosen)
     plain = expert_weights(scores, chosen, normalise=False, scale=2.0)
     assert torch.equal(plain[chosen], 2 * scores[chosen]) and plain[~chosen].eq(0).all()
-
-
-@pytest.mark.slow
-def test_the_softmax_router_learns_as_megatrons_where_there_is_one_group():
-    far = run_program("softmax_router")
-    assert far["weights"] == far["choice"] == 0
-    assert far["gradient"] < 1e-5 * far["size of the gradient"]
-    assert far["part of the loss"] > 1e-3
