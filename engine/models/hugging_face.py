@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from engine.errors import RunError
+from engine.models import block_fp8
 
 COMPANIONS = (
     "config.json",
@@ -28,6 +29,9 @@ COMPANIONS = (
 
 class HuggingFaceFolder:
     """A model folder opened for reading; tensors are read one at a time.
+
+    Block-FP8 weights (``engine.models.block_fp8``) are dequantised on the way: whoever reads sees
+    plain tensors, and none of their scales.
 
     Raises:
         RunError: a file is missing or unreadable; the message names it.
@@ -50,7 +54,18 @@ class HuggingFaceFolder:
 
     @cached_property
     def files(self) -> dict[str, Path]:
-        """Tensor name -> the safetensors file that holds it."""
+        """Tensor name -> the safetensors file that holds it; scales belong to their weights."""
+        if self._quantised is None:
+            return self._stored
+        names = self._stored.keys()
+        return {k: file for k, file in self._stored.items() if not block_fp8.is_scale(k, names)}
+
+    @cached_property
+    def _quantised(self) -> block_fp8.BlockFp8 | None:
+        return block_fp8.described(self.config)
+
+    @cached_property
+    def _stored(self) -> dict[str, Path]:
         index = self.path / "model.safetensors.index.json"
         if index.is_file():
             shards = json.loads(index.read_text())["weight_map"]
@@ -62,10 +77,23 @@ class HuggingFaceFolder:
             return dict.fromkeys(tensors.keys(), single)
 
     def tensor(self, name: str) -> Tensor:
-        """The tensor called ``name``, on the CPU, in the dtype of the file."""
+        """The tensor ``name`` on the CPU: in the file's dtype, dequantised in ``torch_dtype``."""
         if name not in self.files:
             raise RunError(f"model: {self.path} has no tensor {name}")
-        with self._open(self.files[name]) as tensors:
+        stored = self._read(name)
+        scales = block_fp8.scale_of(name, self._stored) if self._quantised else None
+        if self._quantised is None or scales is None:
+            if stored.dtype == block_fp8.FP8:
+                raise RunError(f"model: {self.path} has {name} in FP8 and no scales for it")
+            return stored
+        try:
+            whole = block_fp8.dequantise(stored, self._read(scales), self._quantised.block)
+        except ValueError as error:
+            raise RunError(f"model: {self.path}: {name} {error}") from None
+        return whole.to(self._quantised.dtype)
+
+    def _read(self, name: str) -> Tensor:
+        with self._open(self._stored[name]) as tensors:
             tensor: Tensor = tensors.get_tensor(name)
         return tensor
 
@@ -79,6 +107,8 @@ class HuggingFaceFolder:
 def write_folder(path: Path, tensors: Mapping[str, Tensor], source: Path) -> None:
     """Write a model folder at ``path``: one safetensors file and ``source``'s companion files.
 
+    A ``quantization_config`` stays behind: these tensors are plain.
+
     The folder appears whole or not at all: it is written beside its place and renamed.
     """
     partial = path.with_name(path.name + ".partial")
@@ -88,6 +118,7 @@ def write_folder(path: Path, tensors: Mapping[str, Tensor], source: Path) -> Non
         for name in COMPANIONS:
             if (source / name).is_file():
                 shutil.copyfile(source / name, partial / name)
+        _say_that_nothing_is_quantised(partial / "config.json")
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
         save_file(contiguous, partial / "model.safetensors", metadata={"format": "pt"})
     except (OSError, SafetensorError) as error:
@@ -95,3 +126,9 @@ def write_folder(path: Path, tensors: Mapping[str, Tensor], source: Path) -> Non
         raise RunError(f"weights cannot be written to {path}: {error}") from None
     shutil.rmtree(path, ignore_errors=True)
     partial.rename(path)
+
+
+def _say_that_nothing_is_quantised(file: Path) -> None:
+    config = json.loads(file.read_text())
+    if config.pop("quantization_config", None):
+        file.write_text(json.dumps(config, indent=2) + "\n")

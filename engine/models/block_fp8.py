@@ -1,0 +1,132 @@
+"""Weights in FP8 with one scale for each block, as DeepSeek-V3 is published.
+
+A checkpoint then holds ``NAME`` in float8_e4m3fn and ``NAME_scale_inv`` in float32; in spite of its
+name the latter is what to multiply by. Sources: README_WEIGHTS.md of DeepSeek-V3, FP8 weight
+documentation; DeepSeek-V3 technical report (arXiv 2412.19437), section 3.3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from engine.errors import RunError
+
+Block = tuple[int, int]
+"""Rows and columns that share a scale."""
+
+FP8 = torch.float8_e4m3fn
+SCALE = "_scale_inv"
+"""What the name of a weight's scales ends with."""
+
+
+def dequantise(weight: Tensor, scale_inv: Tensor, block: Block) -> Tensor:
+    """The weight that a quantised one stands for.
+
+    Args:
+        weight: [rows, columns] float8_e4m3fn.
+        scale_inv: [ceil(rows / block rows), ceil(columns / block columns)] float32.
+        block: the last blocks of a row or column may be cut off.
+
+    Returns:
+        [rows, columns] float32.
+
+    Raises:
+        ValueError: the shapes or the dtype do not fit; the sentence goes on after the name.
+    """
+    if weight.dtype != FP8 or weight.dim() != 2:
+        raise ValueError(f"is a {weight.dtype} of shape {list(weight.shape)}, not an FP8 matrix")
+    if tuple(scale_inv.shape) != grid(weight.shape, block):
+        raise ValueError(
+            f"of shape {list(weight.shape)} has scales of shape {list(scale_inv.shape)}, expected "
+            f"{list(grid(weight.shape, block))}: one for each {block[0]} x {block[1]}"
+        )
+    scales = scale_inv.float().repeat_interleave(block[1], 1)[:, : weight.shape[1]]
+    whole = weight.float()
+    for number, part in enumerate(whole.split(block[0])):
+        part *= scales[number]
+    return whole
+
+
+def quantise(weight: Tensor, block: Block) -> tuple[Tensor, Tensor]:
+    """The nearest weight in FP8; each block's largest value becomes the largest of FP8.
+
+    Args:
+        weight: [rows, columns], any floating dtype.
+        block: as for :func:`dequantise`. A block of zeros gets the scale 1.
+
+    Returns:
+        ``weight`` float8_e4m3fn and ``scale_inv`` float32, shapes as for :func:`dequantise`.
+
+    Raises:
+        ValueError: there is a value that is not finite.
+    """
+    rows, columns = weight.shape
+    down, across = grid(weight.shape, block)
+    padded = pad(weight.float(), (0, across * block[1] - columns, 0, down * block[0] - rows))
+    blocks = padded.view(down, block[0], across, block[1])
+    largest = blocks.abs().amax(dim=(1, 3))
+    if not largest.isfinite().all():
+        raise ValueError("holds a value that is not finite")
+    tiny = torch.finfo(torch.float32).tiny  # a smaller scale would lose its own digits
+    scales = (largest / torch.finfo(FP8).max).clamp(min=tiny).where(largest > 0, 1.0)
+    limit = torch.finfo(FP8).max
+    scaled = (blocks / scales[:, None, :, None]).clamp(-limit, limit)
+    return scaled.to(FP8).view(padded.shape)[:rows, :columns].contiguous(), scales
+
+
+def grid(shape: torch.Size | tuple[int, ...], block: Block) -> tuple[int, int]:
+    """How many blocks a matrix has: down and across."""
+    rows, columns = shape
+    return -(-rows // block[0]), -(-columns // block[1])
+
+
+@dataclass(frozen=True)
+class BlockFp8:
+    """How a checkpoint is quantised.
+
+    Attributes:
+        block: what shares a scale.
+        dtype: what its weights are once dequantised.
+    """
+
+    block: Block
+    dtype: torch.dtype
+
+
+def described(config: Mapping[str, Any]) -> BlockFp8 | None:
+    """What ``config.json`` says of quantisation; None if nothing is quantised.
+
+    Raises:
+        RunError: another quantisation than blocks of E4M3.
+    """
+    found = config.get("quantization_config")
+    if not found:
+        return None
+    block = found.get("weight_block_size")
+    if found.get("quant_method") != "fp8" or found.get("fmt", "e4m3") != "e4m3" or not block:
+        raise RunError(
+            "model: of quantised checkpoints only fp8 e4m3 with a weight_block_size is known, "
+            f"quantization_config of config.json has {dict(found)}"
+        )
+    name = config.get("torch_dtype") or config.get("dtype") or "bfloat16"
+    dtype = getattr(torch, str(name), None)
+    if not isinstance(dtype, torch.dtype):
+        raise RunError(f"model: config.json has torch_dtype {name!r}, which is no dtype of torch")
+    return BlockFp8((int(block[0]), int(block[1])), dtype)
+
+
+def scale_of(name: str, names: Collection[str]) -> str | None:
+    """The name of ``name``'s scales, if the checkpoint, which holds ``names``, has them."""
+    scale = name + SCALE
+    return scale if scale in names else None
+
+
+def is_scale(name: str, names: Collection[str]) -> bool:
+    """Whether ``name`` holds the scales of another of ``names``."""
+    return name.endswith(SCALE) and name.removesuffix(SCALE) in names
