@@ -91,9 +91,9 @@ class Holdings:
         self._layout = layout
         self._sizes = model_sizes(config)
         self.tensors = whole_tensors(config)
-        self._by_layer: dict[int | None, list[Whole]] = defaultdict(list)
+        self._by_home: dict[tuple[int | None, int | None], list[Whole]] = defaultdict(list)
         for whole in self.tensors:
-            self._by_layer[layer_of(whole.key)].append(whole)
+            self._by_home[layer_of(whole.key), whole.expert].append(whole)
         # The last stage looks words up again for its output layer, or to predict further tokens.
         self._embeds_twice = config.get("tie_word_embeddings", False) or self._sizes.mtp > 0
 
@@ -103,13 +103,13 @@ class Holdings:
 
     def of(self, place: Place) -> list[Held]:
         """The pieces that the rank at ``place`` holds."""
-        layers = [layer for part in place.layers for layer in part]
-        candidates = [whole for layer in layers for whole in self._by_layer[layer]]
-        candidates += [w for w in self._by_layer[None] if self._on_stage(w.key, place.pp)]
+        layers = [None, *(layer for part in place.layers for layer in part)]
         return [
             Held(whole, part)
-            for whole in candidates
-            if whole.expert is None or whole.expert in place.experts
+            for layer in layers
+            for expert in (None, *place.experts)
+            for whole in self._by_home[layer, expert]
+            if layer is not None or self._on_stage(whole.key, place.pp)
             for part in self._parts(whole, place)
         ]
 
