@@ -79,6 +79,7 @@ def test_deepseek_v3s_files_hold_what_is_derived_scales_included(tensors):
     assert 0 < headers < 200 * count, "a tensor's line in a header has less than 200 letters"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_is_on_exactly_one_shard_in_the_recommended_layout(name):
     config, layout = published(name), RECOMMENDED[name]
