@@ -48,11 +48,13 @@ class RoutingMargins:
     @torch.no_grad()
     def _see(self, router: TopKRouter, inputs: tuple[Tensor, ...], outputs: Any) -> None:
         logits = router.gating(inputs[0]).flatten(0, -2).float()
-        scores = logits if router.score_function == "softmax" else torch.sigmoid(logits)
+        softmax = router.score_function == "softmax"
+        scores = logits if softmax else torch.sigmoid(logits)
         if router.expert_bias is not None:
             scores = scores + router.expert_bias
         groups, kept = router.config.moe_router_num_groups, router.config.moe_router_group_topk
-        self._seen[router].append(margin(scores, router.topk, groups or 1, kept or 1))
+        by = 1 if softmax else 2  # as the routers of engine.models.router rank groups
+        self._seen[router].append(margin(scores, router.topk, groups or 1, kept or 1, by=by))
 
     def of(self, rows: Sequence[Row]) -> list[Tensor]:
         """The smallest margin of each token over all layers, for the rows that were run.
@@ -67,14 +69,15 @@ class RoutingMargins:
         ]
 
 
-def margin(scores: Tensor, topk: int, groups: int = 1, kept: int = 1) -> Tensor:
+def margin(scores: Tensor, topk: int, groups: int = 1, kept: int = 1, *, by: int = 2) -> Tensor:
     """By how much the last choice beats the first that is left out, of experts and of groups.
 
     Args:
         scores: [tokens, experts], those that the router chooses by: sigmoid(logits) + bias, or the
             logits, whose order softmax keeps.
         topk: experts chosen for each token.
-        groups, kept: groups of neighbouring experts, and how many of them are chosen from
+        groups, kept: groups of neighbouring experts, and how many of them are chosen from.
+        by: a group is worth the sum of so many of its best experts
             (``engine.models.router.group_limited_top_k``).
 
     Returns:
@@ -83,7 +86,7 @@ def margin(scores: Tensor, topk: int, groups: int = 1, kept: int = 1) -> Tensor:
     if kept >= groups:
         return _gap(scores, topk)
     grouped = scores.unflatten(1, (groups, -1))
-    worth = grouped.topk(min(2, grouped.shape[-1]), dim=-1).values.sum(-1)
+    worth = grouped.topk(min(by, grouped.shape[-1]), dim=-1).values.sum(-1)
     inside = torch.zeros_like(worth, dtype=torch.bool)
     inside.scatter_(1, worth.topk(kept, dim=-1).indices, True)
     candidates = grouped.masked_fill(~inside.unsqueeze(-1), float("-inf")).flatten(1)

@@ -93,20 +93,21 @@ def test_the_margin_is_between_the_last_chosen_and_the_first_left_out():
     seed=st.integers(0, 10_000),
     groups=st.sampled_from([1, 2, 4]),
     kept=st.integers(1, 4),
+    by=st.integers(1, 2),
     data=st.data(),
 )
 def test_a_change_within_the_margin_never_changes_the_choice(
-    seed: int, groups: int, kept: int, data: st.DataObject
+    seed: int, groups: int, kept: int, by: int, data: st.DataObject
 ):
     generator = torch.Generator().manual_seed(seed)
     scores = torch.rand(5, 8, generator=generator, dtype=torch.float64)
     kept = min(kept, groups)
     topk = data.draw(st.integers(1, 8 * kept // groups))
-    # a group's worth is the sum of two scores, and two groups are compared: a quarter is safe
-    bound = margin(scores, topk, groups, kept).clamp(max=10.0)[:, None] / 4
+    # a group's worth is the sum of up to two scores, and two groups are compared: a quarter is safe
+    bound = margin(scores, topk, groups, kept, by=by).clamp(max=10.0)[:, None] / 4
     noise = (torch.rand(scores.shape, generator=generator, dtype=torch.float64) - 0.5) * 2
     chosen, again = (
-        group_limited_top_k(s, topk, groups, kept).sort(-1).values
+        group_limited_top_k(s, topk, groups, kept, by=by).sort(-1).values
         for s in (scores, scores + 0.99 * bound * noise)
     )
     assert torch.equal(chosen, again)
