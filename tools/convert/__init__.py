@@ -1,0 +1,1 @@
+"""Checkpoint conversion that proves itself; ``python -m tools.convert --help``."""

@@ -1,0 +1,65 @@
+"""What a checkpoint is, for a person: family, size, dtypes, files, pieces."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from tools.convert.sources import MegatronSource, Source
+
+
+def lines(source: Source) -> Iterator[str]:
+    """The answer of ``inspect``; headers and indices are read, tensors are not.
+
+    Raises:
+        RunError: the checkpoint's tensors are not those of its family.
+    """
+    source.check()
+    parameters, dtypes = 0, Counter[str]()
+    largest, largest_name = 0, ""
+    for tensor_map in source.maps.values():
+        for name, part in zip(tensor_map.names, source.describe(tensor_map), strict=True):
+            parameters += torch.Size(part.shape).numel()
+            dtypes[str(part.dtype).removeprefix("torch.")] += part.bytes
+            if part.bytes > largest:
+                largest, largest_name = part.bytes, name
+    config = source.companions.config
+    experts = len({expert for _, expert in source.maps if expert is not None})
+    yield f"{source.path}"
+    yield f"  kind        {source.kind.replace('_', ' ')}"
+    yield f"  family      {config['model_type']}, {config['num_hidden_layers']} layers" + (
+        f", {experts} experts" if experts else ""
+    )
+    yield f"  parameters  {parameters:,}"
+    for dtype, size in dtypes.most_common():
+        yield f"  {dtype:10}  {_human(size)}"
+    yield f"  largest     {largest_name}, {_human(largest)}"
+    yield f"  config      {source.companions.path}"
+    yield from _files(source)
+
+
+def _files(source: Source) -> Iterator[str]:
+    if isinstance(source, MegatronSource):
+        pieces = Counter(piece.file for found in source.pieces.values() for piece in found)
+        of = "pieces"
+    else:
+        pieces = Counter(file.name for file in source.companions.files.values())
+        of = "tensors"
+    yield f"  {len(pieces)} files"
+    for name in sorted(pieces):
+        yield f"    {name}  {_human(_size(source.path / name))}, {pieces[name]} {of}"
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size
+
+
+def _human(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.4g} TB"

@@ -1,0 +1,93 @@
+"""The folder beside the target in which a conversion works, and from which it goes on.
+
+``NAME.partial/target/``    files of the target, finished ones and those being written
+``NAME.partial/records/``   one file each time a file of the target is finished and proven
+``NAME.partial/plan.json``  what is converted, how: only the same conversion goes on
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from engine.errors import RunError
+from engine.monitoring.files import replace_json
+from tools.convert.targets import sync
+
+
+class Leftovers:
+    """What of one conversion is there already."""
+
+    def __init__(self, to: Path) -> None:
+        self.to, self.root = to, to.with_name(to.name + ".partial")
+        self.target, self._records = self.root / "target", self.root / "records"
+
+    @contextmanager
+    def claimed(self, plan: dict[str, Any]) -> Iterator[None]:
+        """Work here, alone.
+
+        Raises:
+            RunError: the target exists, another process works here, or the leftovers are those of
+                another conversion.
+        """
+        if self.to.exists():
+            raise RunError(f"{self.to} exists: a conversion never writes over anything")
+        try:
+            self.target.mkdir(parents=True, exist_ok=True)
+            self._records.mkdir(exist_ok=True)
+            lock = (self.root / "lock").open("w")
+        except OSError as error:
+            raise RunError(f"cannot write {self.root}: {error.strerror or error}") from None
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with this process
+            except BlockingIOError:
+                raise RunError(f"another process is converting into {self.root}") from None
+            self._same_plan(plan)
+            yield
+
+    def record(self, name: str) -> dict[str, Any] | None:
+        """What was recorded of the finished file ``name``; None if it is not finished."""
+        try:
+            found: dict[str, Any] = json.loads((self._records / f"{name}.json").read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self._records / name}.json is damaged: {error}") from None
+        return found
+
+    def finished(self, name: str, record: dict[str, Any]) -> None:
+        """Declare a file finished. Raises RunError when the disk refuses."""
+        replace_json(self._records / f"{name}.json", record)
+
+    def forget(self, name: str) -> None:
+        """A finished file turned out not to be what was recorded."""
+        (self._records / f"{name}.json").unlink()
+
+    def become_the_target(self) -> None:
+        """All is written: take the target's place, by one rename."""
+        sync(self.target)
+        self.target.rename(self.to)
+        sync(self.to.parent)
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def _same_plan(self, plan: dict[str, Any]) -> None:
+        file = self.root / "plan.json"
+        if not file.exists():
+            replace_json(file, plan)
+            return
+        try:
+            before = json.loads(file.read_text())
+        except ValueError as error:
+            raise RunError(f"{file} is damaged: {error}; delete {self.root}") from None
+        if before != plan:
+            odd = next(key for key in plan if before.get(key) != plan[key])
+            raise RunError(
+                f"{self.root} is left from another conversion (its {odd} differs): delete it, or "
+                f"convert to another place"
+            )

@@ -1,0 +1,135 @@
+"""Logits of two checkpoints for the same prompts, in float32, in one process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from engine.errors import RunError
+from engine.platform import accelerator
+from tools.convert.sources import Source
+
+LIMIT = 1e-4
+"""Largest difference of two logits that counts as equal, in units of the logits' own spread where
+that is above 1: float32 keeps seven digits of a number, however large."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The outcome; see :data:`LIMIT`.
+
+    Attributes:
+        worst: largest absolute difference of two logits.
+        spread: standard deviation of the logits.
+    """
+
+    worst: float
+    spread: float
+    tokens: int
+
+    @property
+    def equal(self) -> bool:
+        """Whether the difference is within the limit."""
+        return self.worst <= LIMIT * max(1.0, self.spread)
+
+
+def compare_logits(first: Source, second: Source, prompts: Sequence[Sequence[int]]) -> Compared:
+    """Run both models, one after the other; each is held in memory whole.
+
+    A Hugging Face folder is run by transformers, a megatron checkpoint by this project's own model.
+
+    Raises:
+        RunError: a prompt has a token beyond the vocabulary, or transformers cannot load a folder.
+    """
+    words = int(first.companions.config["vocab_size"])
+    for prompt in prompts:
+        if not prompt or not all(0 <= token < words for token in prompt):
+            raise RunError(f"a prompt needs tokens from 0 to {words - 1}, found {list(prompt)}")
+    found: dict[Path, list[Tensor]] = {}
+    # transformers first: what prepares a process without a GPU for megatron changes what
+    # from_pretrained makes of rotary embeddings.
+    for source in sorted((first, second), key=lambda source: source.kind):
+        found[source.path] = _logits(source, prompts)
+    a, b = found[first.path], found[second.path]
+    worst = max(float((x - y).abs().max()) for x, y in zip(a, b, strict=True))
+    return Compared(worst, float(torch.cat(a).std()), sum(map(len, prompts)))
+
+
+def random_prompts(
+    words: int, lengths: Sequence[int] = (1, 7, 33), seed: int = 0
+) -> list[list[int]]:
+    """Prompts for where none are given: any token may follow any."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(words, (n,), generator=generator).tolist() for n in lengths]
+
+
+def _logits(source: Source, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Float32 [tokens, V] for each prompt."""
+    if source.kind == "hugging_face":
+        return _of_transformers(source.path, prompts)
+    return _of_ours(source, prompts)
+
+
+@torch.no_grad()
+def _of_transformers(folder: Path, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            attn_implementation="eager",
+            experts_implementation="eager",
+            local_files_only=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise RunError(f"transformers cannot load {folder}: {error}") from None
+    device = "cuda" if accelerator.has_gpu() else "cpu"
+    model = model.eval().to(device)
+    return [model(torch.tensor([p], device=device)).logits[0].float().cpu() for p in prompts]
+
+
+@torch.no_grad()
+def _of_ours(source: Source, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
+    accelerator.prepare()  # before anything imports megatron
+    from engine.checkpoint.model_weights import load_weights
+    from engine.config.layout import LayoutConfig
+    from engine.config.training import TrainingConfig
+    from engine.data.packing import pack
+    from engine.models.build import build
+    from engine.parallel.groups import process_groups
+    from engine.training.forward import hidden_states
+
+    longest = max(map(len, prompts)) + 1
+    training = TrainingConfig(dtype="float32", tokens_per_microbatch=longest)
+    layout = LayoutConfig(processes=1)
+    found = []
+    with _one_rank(), process_groups(layout, seed=0, store=dist.HashStore()):
+        (model,) = build(source.companions.config, layout, training)
+        model.eval()
+        load_weights([model], source.path)
+        for prompt in prompts:
+            row = pack([(list(prompt), [0])], row_multiple=1).to(torch.cuda.current_device())
+            hidden = hidden_states(model, row)[: len(prompt), 0]
+            found.append(torch.nn.functional.linear(hidden, model.head_weight()).float().cpu())
+    return found
+
+
+@contextmanager
+def _one_rank() -> Iterator[None]:
+    """What torchrun would tell the only rank of a run."""
+    kept = dict(os.environ)
+    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)

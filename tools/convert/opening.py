@@ -1,0 +1,88 @@
+"""From what a person names (a folder of weights, a checkpoint, a run) to a checkpoint."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import yaml
+
+from engine.checkpoint import manifest
+from engine.checkpoint.folders import CheckpointFolders
+from engine.errors import RunError
+from tools.convert import torch_dist
+from tools.convert.sources import HuggingFaceSource, MegatronSource, Source
+
+
+def open_source(path: Path, step: int | None = None, *, workers: int = 1) -> Source:
+    """Open a Hugging Face folder, a megatron checkpoint or a training run's folder.
+
+    A megatron checkpoint's files are read whole and compared with its manifest.
+
+    Args:
+        step: which checkpoint of a run; default: the newest.
+        workers: threads that read.
+
+    Raises:
+        RunError: it is none of them, or damaged.
+    """
+    if not path.is_dir():
+        raise RunError(f"expected a folder, found none at {path}")
+    checkpoint = _checkpoint(path, step)
+    if checkpoint is None:
+        return HuggingFaceSource(path)
+    source = MegatronSource(checkpoint, companions_of(checkpoint))
+    look = partial(manifest.problem, checkpoint, parts=workers)
+    with ThreadPoolExecutor(workers) as pool:
+        for problem in pool.map(look, range(workers)):
+            if problem is not None:
+                raise RunError(f"checkpoint {checkpoint} is damaged: {problem}")
+    return source
+
+
+def _checkpoint(path: Path, step: int | None) -> Path | None:
+    """The megatron checkpoint at ``path``, or of the run there; None where there is neither."""
+    if (path / torch_dist.INDEX).is_file():
+        if step is not None:
+            raise RunError(f"--step is for a run's folder; {path} is one checkpoint")
+        return path
+    root = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    folders = CheckpointFolders(root, keep=1)
+    steps = folders.steps()
+    if not steps:
+        if step is not None or root != path:
+            raise RunError(f"{root} has no whole checkpoint")
+        return None
+    if step is not None and step not in steps:
+        raise RunError(
+            f"{root} has no checkpoint of step {step}; it has {', '.join(map(str, steps))}"
+        )
+    return folders.folder(steps[-1] if step is None else step)
+
+
+def companions_of(checkpoint: Path) -> Path:
+    """The folder with the checkpoint's config.json and tokenizer: its own, or its run's model.
+
+    Raises:
+        RunError: there is none.
+    """
+    if (checkpoint / "config.json").is_file():
+        return checkpoint
+    run = checkpoint.parent.parent
+    if (run / "architecture" / "config.json").is_file():  # a run that began with random weights
+        return run / "architecture"
+    try:
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        model = Path(config["model"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{checkpoint} has no config.json, and {run / 'config.yaml'} does not name the model "
+            f"that it was trained from: {error}"
+        ) from None
+    if not (model / "config.json").is_file():
+        raise RunError(
+            f"{run / 'config.yaml'} says that the model comes from {model}, where there is no "
+            f"config.json (a relative path is looked for from where you are)"
+        )
+    return model

@@ -1,0 +1,61 @@
+"""Which tensors go into which file of the target: decided before the first byte is read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from engine.errors import RunError
+from engine.models.weight_rules import TensorMap
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """One file of the target.
+
+    Attributes:
+        name: of the file.
+        maps: the tensors in it, in their order.
+        bytes: about its size.
+    """
+
+    name: str
+    maps: tuple[TensorMap, ...]
+    bytes: int
+
+
+def groups(
+    sized: Iterable[tuple[TensorMap, int]], limit: int
+) -> list[tuple[tuple[TensorMap, ...], int]]:
+    """Consecutive tensors that fit into ``limit`` bytes together, with their size.
+
+    A tensor that is larger by itself is alone.
+    """
+    found: list[tuple[tuple[TensorMap, ...], int]] = []
+    current: list[TensorMap] = []
+    total = 0
+    for tensor_map, size in sized:
+        if current and total + size > limit:
+            found.append((tuple(current), total))
+            current, total = [], 0
+        current.append(tensor_map)
+        total += size
+    return [*found, (tuple(current), total)] if current else found
+
+
+def check_plan(maps: Iterable[TensorMap], planned: Sequence[PlannedFile]) -> None:
+    """Every tensor is written exactly once, and so every source tensor is used exactly once.
+
+    Raises:
+        RunError: one is not; a defect of ours, but never a silent one.
+    """
+    wanted = Counter((m.key, m.expert) for m in maps)
+    found = Counter((m.key, m.expert) for file in planned for m in file.maps)
+    if wanted != found or set(wanted.values()) > {1}:
+        odd = sorted(map(str, (wanted - found) + (found - wanted)))
+        raise RunError(
+            f"conversion would not write every tensor exactly once: {', '.join(odd[:3])}"
+        )
+    if len({file.name for file in planned}) != len(planned):
+        raise RunError("conversion would write two files of one name")

@@ -1,0 +1,101 @@
+"""What a conversion writes: the interface of both formats, and what they share."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from engine.models.hugging_face import COMPANIONS, HuggingFaceFolder
+from engine.models.weight_rules import TensorMap
+from tools.convert.plan import PlannedFile
+
+RECORD = "conversion.json"
+"""In every converted folder: where it comes from, and what each tensor is."""
+
+Tensors = tuple[TensorMap, dict[str, Tensor]]
+"""A map and the tensors to write for it, by Hugging Face name."""
+
+
+class Target(Protocol):
+    """A checkpoint to write.
+
+    Attributes:
+        planned: its files.
+        options: what else decides its content; JSON values.
+    """
+
+    planned: Sequence[PlannedFile]
+    options: dict[str, Any]
+
+    def prepare(self, tensor_map: TensorMap, parts: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The tensors to write, from those of the source."""
+        ...
+
+    def write(self, file: Path, planned: PlannedFile, tensors: Iterable[Tensors]) -> dict[str, Any]:
+        """Write one file and have it on the disk.
+
+        Returns:
+            What :meth:`read_back` and :meth:`complete` must know of it; JSON values.
+
+        Raises:
+            OSError: the file system refuses.
+        """
+        ...
+
+    def read_back(
+        self, file: Path, planned: PlannedFile, written: dict[str, Any]
+    ) -> Iterator[Tensors]:
+        """What the file on the disk holds, as :meth:`prepare` made it.
+
+        Raises:
+            OSError, ValueError: it cannot be read.
+        """
+        ...
+
+    def complete(self, folder: Path, written: Mapping[str, dict[str, Any]]) -> None:
+        """Write everything beside the planned files. Raises OSError."""
+        ...
+
+
+def copy_companions(source: HuggingFaceFolder, folder: Path, config: dict[str, Any]) -> list[Path]:
+    """Write config.json, tokenizer, generation config and chat template into ``folder``.
+
+    Args:
+        config: contents of config.json; where they are the source's, its file is copied as it is.
+
+    Raises:
+        OSError: the file system refuses.
+    """
+    written = []
+    for name in COMPANIONS:
+        if not (source.path / name).is_file():
+            continue
+        file = folder / name
+        if name == "config.json" and config != source.config:
+            write_text(file, json.dumps(config, indent=2) + "\n")
+        else:
+            shutil.copyfile(source.path / name, file)
+            sync(file)
+        written.append(file)
+    return written
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write ``text`` and have it on the disk."""
+    file.write_text(text)
+    sync(file)
+
+
+def sync(path: Path) -> None:
+    """Have a file's content, or a folder's names, on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
