@@ -88,7 +88,7 @@ class HuggingFaceFolder:
             return dict.fromkeys(tensors.keys(), single)
 
     def check_shards(self) -> None:
-        """Compare the index with the shards: each tensor is in the file named for it, and only there.
+        """Compare the index with the shards: each tensor is in the file named for it, only there.
 
         Reads headers, no tensors.
 

@@ -30,7 +30,7 @@ class Target(Protocol):
         options: what else decides its content; JSON values.
     """
 
-    planned: Sequence[PlannedFile]
+    planned: list[PlannedFile]
     options: dict[str, Any]
 
     def prepare(self, tensor_map: TensorMap, parts: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Whether two checkpoints hold the same model: every tensor, by digest, through the weight rules."""
+"""Whether two checkpoints hold the same model: all tensors, by digest, through the weight rules."""
 
 from __future__ import annotations
 
