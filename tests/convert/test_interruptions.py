@@ -1,0 +1,236 @@
+"""A conversion that is killed or runs out of disk goes on later; a target is whole or absent."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conversions import to_hugging_face, to_megatron, verified
+from random_models import change, random_folder
+
+from engine.errors import RunError
+from tools.convert import conversion
+
+
+def command(*arguments: object, **popen: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tools.convert", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        **popen,
+    )
+
+
+def finished_files(target: Path) -> dict[str, tuple[int, int]]:
+    """Inode and time of writing of each file that has a record."""
+    root = target.with_name(target.name + ".partial")
+    names = [file.name.removesuffix(".json") for file in (root / "records").glob("*.json")]
+    stats = {name: (root / "target" / name).stat() for name in names}
+    return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in stats.items()}
+
+
+@pytest.mark.slow
+def test_a_killed_conversion_goes_on_and_keeps_what_was_finished(tmp_path):
+    source = random_folder(tmp_path / "source", "qwen2, tied", num_hidden_layers=48)
+    target = tmp_path / "target"
+    arguments = ("hf-to-megatron", "--from", source, "--to", target, "--file-size", "0.00003")
+    killed = command(*arguments, "--workers", "1")
+    try:
+        while killed.poll() is None and len(finished_files(target)) < 5:
+            time.sleep(0.002)
+    finally:
+        killed.send_signal(signal.SIGKILL)
+        killed.communicate()
+    before = finished_files(target)
+    assert len(before) >= 5 and not target.exists()
+    again = command(*arguments)
+    output, errors = again.communicate(timeout=240)
+    assert again.returncode == 0, errors
+    kept = {n: ((target / n).stat().st_ino, (target / n).stat().st_mtime_ns) for n in before}
+    assert kept == before
+    assert len(list(target.glob("*.distcp"))) > len(before)
+    assert f"{target}: " in output and "each written once" in output
+    assert verified(source, target).tensors > 0
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["source", "target"]
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.fixture
+def interrupted(mixture, tmp_path, monkeypatch) -> Path:
+    """A target whose conversion ended in the middle of its fourth file."""
+    convert, begun = conversion.Conversion._convert, []
+
+    def end(self, leftovers, planned):
+        begun.append(planned)
+        if len(begun) == 4:
+            (leftovers.target / planned.name).write_bytes(b"half")
+            raise Interrupted
+        return convert(self, leftovers, planned)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(conversion.Conversion, "_convert", end)
+        with pytest.raises(Interrupted):
+            to_megatron(mixture, tmp_path / "target", 2, 2, 2, workers=1)
+    assert not (tmp_path / "target").exists()
+    assert len(finished_files(tmp_path / "target")) == 3
+    return tmp_path / "target"
+
+
+def test_finished_files_are_kept_and_the_others_written(mixture, interrupted):
+    before = finished_files(interrupted)
+    to_megatron(mixture, interrupted, 2, 2, 2)
+    for name, (inode, _) in before.items():
+        assert (interrupted / name).stat().st_ino == inode
+    verified(mixture, interrupted)
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "delete"])
+def test_a_finished_file_that_was_damaged_since_is_written_again(mixture, interrupted, damage):
+    name = min(finished_files(interrupted))
+    file = interrupted.with_name("target.partial") / "target" / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 3] ^= 4
+    if damage == "delete":
+        file.unlink()
+    else:
+        file.write_bytes(content if damage == "flip" else content[:-2000])
+    to_megatron(mixture, interrupted, 2, 2, 2)
+    verified(mixture, interrupted)
+
+
+def test_leftovers_of_another_conversion_are_not_gone_on_with(mixture, interrupted, folders):
+    with pytest.raises(RunError, match=r"left from another conversion \(its options differs\)"):
+        to_megatron(mixture, interrupted, 2, 1, 2)
+    with pytest.raises(RunError, match=r"left from another conversion \(its source differs\)"):
+        to_megatron(folders["deepseek_v3 with prediction head"], interrupted, 2, 2, 2)
+
+
+def test_a_source_that_changed_since_is_not_gone_on_with(tmp_path, monkeypatch):
+    source, target = random_folder(tmp_path / "source", "qwen2, tied"), tmp_path / "target"
+    with monkeypatch.context() as patch:
+        patch.setattr(conversion.Conversion, "_finish", lambda *_: (_ for _ in ()).throw(OSError()))
+        with pytest.raises(OSError):
+            to_megatron(source, target)
+    change(source, "model.norm.weight", lambda tensor: tensor + 1)
+    with pytest.raises(RunError, match=r"its source differs"):
+        to_megatron(source, target)
+
+
+def test_two_conversions_into_one_place_do_not_mix(mixture, interrupted):
+    import fcntl
+
+    with (interrupted.with_name("target.partial") / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(RunError, match="another process is converting"):
+            to_megatron(mixture, interrupted, 2, 2, 2)
+
+
+def test_a_target_that_exists_is_refused_untouched(mixture, tmp_path):
+    (tmp_path / "target").mkdir()
+    with pytest.raises(RunError, match="exists: a conversion never writes over anything"):
+        to_megatron(mixture, tmp_path / "target")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["target"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 2 MB and a bit."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2100k", "tmpfs", str(folder)]
+    mounted = subprocess.run(mount, capture_output=True, text=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"mounting a small disk is not permitted: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(disk: Path, free: int) -> Path:
+    filler, stat = disk / "filler", os.statvfs(disk)
+    filler.write_bytes(bytes(max(0, stat.f_bavail * stat.f_frsize - free)))
+    return filler
+
+
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(mixture, small_disk):
+    fill(small_disk, 300_000)
+    with pytest.raises(RunError, match=r"too small: [\d,]+ bytes are needed and [\d,]+ are free"):
+        to_megatron(mixture, small_disk / "target")
+    assert not list((small_disk / "target.partial" / "target").iterdir())
+    assert not (small_disk / "target").exists()
+
+
+@pytest.mark.parametrize("convert", [to_megatron, to_hugging_face])
+def test_wherever_the_disk_runs_full_the_conversion_goes_on_when_there_is_room(
+    mixture, small_disk, tmp_path, monkeypatch, convert
+):
+    source = mixture if convert is to_megatron else to_megatron(mixture, tmp_path / "there")
+    monkeypatch.setattr(conversion.Conversion, "_check_room", lambda *_: None)  # others write, too
+    failed = 0
+    for room in (40_000, 150_000, 300_000, 420_000, 480_000, 510_000, 540_000):
+        filler = fill(small_disk, room)
+        try:
+            convert(source, small_disk / "target")
+        except RunError as error:
+            assert "No space left on device" in str(error), error
+            assert not (small_disk / "target").exists()
+            failed += 1
+        filler.unlink()
+        if (small_disk / "target").exists():
+            break
+    assert failed >= 3
+    if not (small_disk / "target").exists():
+        convert(source, small_disk / "target")
+    verified(source, small_disk / "target")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["hf-to-megatron", "megatron-to-hf"])
+def test_a_limit_on_file_size_is_told_in_one_sentence(mixture, tmp_path, kind):
+    source = mixture
+    if kind == "megatron-to-hf":
+        source = to_megatron(mixture, tmp_path / "there")
+    limit = 200_000
+    limited = command(
+        *(kind, "--from", source, "--to", tmp_path / "target"),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    _, errors = limited.communicate(timeout=240)
+    assert limited.returncode == 1
+    assert errors.startswith("error: cannot write ") and "File too large" in errors
+    assert errors.count("\n") == 1
+    assert not (tmp_path / "target").exists()
+
+
+@pytest.mark.slow
+def test_the_command_line_converts_verifies_inspects_and_refuses(mixture, tmp_path):
+    def done(*arguments: object) -> tuple[int, str, str]:
+        process = command(*arguments)
+        output, errors = process.communicate(timeout=240)
+        return process.returncode, output, errors
+
+    there = tmp_path / "there"
+    assert done("hf-to-megatron", "--from", mixture, "--to", there, "--tp", 2)[0] == 0
+    code, output, errors = done("verify", "--from", mixture, "--to", there, "--logits")
+    assert code == 0, errors
+    assert "tensors equal" in output and "logits of 41 tokens differ by" in output
+    code, output, _ = done("inspect", there)
+    assert code == 0 and "qwen3_moe, 3 layers, 7 experts" in output
+    assert done("megatron-to-hf", "--from", mixture, "--to", tmp_path / "x")[2] == (
+        f"error: --from: expected a megatron checkpoint, found a Hugging Face folder at {mixture}\n"
+    )
+    assert done("hf-to-megatron", "--from", mixture, "--to", there)[0] == 1
+    record = json.loads((there / "conversion.json").read_text())
+    assert record["options"] == {"format": "megatron", "tp": 2, "pp": 1, "ep": 1}

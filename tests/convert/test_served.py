@@ -1,0 +1,47 @@
+"""An exported folder in a real SGLang server and in transformers: the same greedy continuation."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import torch
+from conversions import to_hugging_face, to_megatron
+from transformers import AutoModelForCausalLM
+
+from engine.rollout.client import Sampling, connect
+from engine.rollout.server import servers
+from tools.benchmarks.local_servers import FreePorts, running, urls
+from tools.benchmarks.tiny_model import EOS, tiny_qwen3_moe
+
+pytestmark = pytest.mark.slow
+
+PROMPTS = [[3, 7, 11], [20, 21, 22, 23, 24, 25, 26], [40]]
+TOKENS = 24
+
+
+def test_the_exported_folder_serves_what_transformers_generates(tmp_path):
+    there = to_megatron(tiny_qwen3_moe(tmp_path / "source", seed=3), tmp_path / "there", 2, 2, 2)
+    exported = to_hugging_face(there, tmp_path / "exported", file_bytes=400_000)
+    assert len(list(exported.glob("model-*.safetensors"))) > 1
+    model = AutoModelForCausalLM.from_pretrained(exported, dtype=torch.float32)
+    expected = [
+        model.generate(
+            torch.tensor([prompt]), max_new_tokens=TOKENS, do_sample=False, eos_token_id=EOS
+        )[0, len(prompt) :].tolist()
+        for prompt in PROMPTS
+    ]
+    described = servers(
+        exported, FreePorts(), count=1, port=0, tp=1, max_total_tokens=8192, gpu=False, seed=3
+    )
+    wanted = Sampling(n=1, max_new_tokens=TOKENS, temperature=0.0, stop_token_ids=(EOS,))
+    with running(described, tmp_path, 240) as started:
+
+        async def ask() -> list[list[int]]:
+            async with connect(urls(started), request_seconds=120) as client:
+                answers = await asyncio.gather(*(client.generate(p, wanted) for p in PROMPTS))
+                return [list(answer[0].tokens) for answer in answers]
+
+        found = asyncio.run(ask())
+    assert found == expected
+    assert len({tuple(tokens) for tokens in found}) == len(PROMPTS)
