@@ -154,12 +154,12 @@ def _weight_map(index: Path) -> dict[str, str]:
         weight_map: dict[str, str] = json.loads(index.read_text(), object_pairs_hook=once)[
             "weight_map"
         ]
-        names = set(weight_map.values())
+        names = {Path(file) for file in weight_map.values()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"model: {index} is no index of safetensors files: {error}") from None
     for file in sorted(names):
-        if Path(file).name != file:  # it would lead out of the folder
-            raise RunError(f"model: {index} names the file {file!r}, which is not in its folder")
+        if file.name != str(file):  # it would lead out of the folder
+            raise RunError(f"model: {index} names the file {file}, which is not in its folder")
     return weight_map
 
 

@@ -149,8 +149,9 @@ def _parser() -> argparse.ArgumentParser:
         else:
             command.add_argument(
                 "--dtype",
-                choices=("float32", "bfloat16"),
-                help="of the written weights; default: as they are, bit for bit",
+                choices=("float32", "bfloat16", "fp8"),
+                help="of the written weights; fp8: in blocks, as DeepSeek-V3 is published; "
+                "default: as they are, bit for bit",
             )
         command.add_argument(
             "--file-size", type=_gigabytes, default=5.0, metavar="GB", help="largest file"

@@ -56,10 +56,9 @@ class Conversion:
             The record of the conversion.
 
         Raises:
-            RunError: the source is not whole, the target exists, or the disk is too small or
-                refuses; what was finished is kept.
+            RunError: a tensor is no weight, the target exists, or the disk is too small or refuses;
+                what was finished is kept.
         """
-        self.source.check()
         check_plan(self.source.maps.values(), self.target.planned)
         leftovers = Leftovers(self.to)
         plan = {

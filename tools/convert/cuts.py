@@ -6,28 +6,14 @@ pieces reads nothing else, so files are written as the layout that will load the
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.config.stages import stage_layers
+from engine.models.megatron_tensors import kind_of, layer_of
 
 Cut = tuple[slice, ...]
 """The part of a tensor that one piece is."""
-
-_ROWS = (  # column-parallel linears: tensor parallel ranks share the rows, output features
-    "word_embeddings.weight",
-    "output_layer.weight",
-    "linear_qkv.weight",
-    "linear_qkv.bias",
-    "linear_q_proj.weight",
-    "linear_q_up_proj.weight",
-    "linear_kv_up_proj.weight",
-    "eh_proj.weight",
-)
-_HALVES_OF_ROWS = "linear_fc1.weight"  # gate above up: each rank has a part of both
-_COLUMNS = ("linear_proj.weight", "linear_fc2.weight")  # row-parallel linears
-_LAYER = re.compile(r"decoder\.layers\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -46,17 +32,14 @@ class Cuts:
 
     def pieces(self, key: str, expert: int | None, shape: Sequence[int]) -> list[Cut]:
         """The pieces of one tensor, in the order of ranks. Experts are not cut (etp = 1)."""
+        kind = kind_of(key)
         whole = tuple(slice(0, size) for size in shape)
-        ways = 1 if expert is not None else self.tp
-        if key.endswith(_HALVES_OF_ROWS):
-            half = shape[0] // 2
-            spans = [*_spans(0, half, ways), *_spans(half, shape[0], ways)]
-            return [(span, *whole[1:]) for span in spans]
-        if key.endswith(_ROWS):
-            return [(span, *whole[1:]) for span in _spans(0, shape[0], ways)]
-        if key.endswith(_COLUMNS):
-            return [(whole[0], span) for span in _spans(0, shape[1], ways)]
-        return [whole]
+        if kind.cut is None:
+            return [whole]
+        part = shape[kind.cut] // kind.parts  # gate above up: each rank has a share of both
+        ways = self.tp if expert is None else 1
+        spans = [s for n in range(kind.parts) for s in _spans(n * part, (n + 1) * part, ways)]
+        return [(*whole[: kind.cut], span, *whole[kind.cut + 1 :]) for span in spans]
 
     def stage(self, key: str, layers: int) -> int:
         """The pipeline stage that holds ``key`` of a model with so many layers.
@@ -65,8 +48,8 @@ class Cuts:
             ValueError: the layers do not fill the stages.
         """
         held = stage_layers(layers, self.pp)
-        if (found := _LAYER.match(key)) is not None:
-            return next(n for n, those in enumerate(held) if int(found[1]) in those)
+        if (layer := layer_of(key)) is not None:
+            return next(stage for stage, those in enumerate(held) if layer in those)
         return 0 if key.startswith("embedding.") else self.pp - 1
 
     def expert_rank(self, expert: int | None, experts: int) -> int:

@@ -23,6 +23,7 @@ from engine.models.weight_rules import TensorMap
 from tools.convert import torch_dist
 from tools.convert.cuts import Cuts
 from tools.convert.plan import PlannedFile, groups
+from tools.convert.precision import Precision
 from tools.convert.sources import Source
 from tools.convert.targets import RECORD, Tensors, copy_companions, sync, write_text
 from tools.convert.torch_dist import Piece, PieceWriter
@@ -107,7 +108,7 @@ class MegatronTarget:
         record = {"step": 0, "layout": layout, "updates": 0, "progress": {}}
         write_text(folder / "run.json", json.dumps(record, indent=2) + "\n")
         source = self._source.companions
-        small = copy_companions(source, folder, source.config)
+        small = copy_companions(source, folder, Precision(None).config(source.config))
         names = (torch_dist.INDEX, "common.pt", "metadata.json", "run.json", RECORD)
         small += [folder / name for name in names]
         digests = {name: Digest(**file["digest"]) for name, file in written.items()}

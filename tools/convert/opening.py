@@ -18,7 +18,8 @@ from tools.convert.sources import HuggingFaceSource, MegatronSource, Source
 def open_source(path: Path, step: int | None = None, *, workers: int = 1) -> Source:
     """Open a Hugging Face folder, a megatron checkpoint or a training run's folder.
 
-    A megatron checkpoint's files are read whole and compared with its manifest.
+    What is returned holds every tensor of its family exactly once, in its shape, and no other. A
+    megatron checkpoint's files are read whole and compared with its manifest.
 
     Args:
         step: which checkpoint of a run; default: the newest.
@@ -31,13 +32,16 @@ def open_source(path: Path, step: int | None = None, *, workers: int = 1) -> Sou
         raise RunError(f"expected a folder, found none at {path}")
     checkpoint = _checkpoint(path, step)
     if checkpoint is None:
-        return HuggingFaceSource(path)
+        folder = HuggingFaceSource(path)
+        folder.check()
+        return folder
     source = MegatronSource(checkpoint, companions_of(checkpoint))
     look = partial(manifest.problem, checkpoint, parts=workers)
     with ThreadPoolExecutor(workers) as pool:
         for problem in pool.map(look, range(workers)):
             if problem is not None:
                 raise RunError(f"checkpoint {checkpoint} is damaged: {problem}")
+    source.check()
     return source
 
 

@@ -8,10 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.models import block_fp8
 from tools.convert.safetensors_file import Described
 
+FP8 = "fp8"
+BLOCK = (128, 128)
+"""Rows and columns that share a scale: DeepSeek-V3's."""
 KEPT = "e_score_correction_bias"
 """End of the names of DeepSeek's router biases. They move by 0.001 and stay in float32."""
+
+QUANTISED = ("_proj.weight", "kv_a_proj_with_mqa.weight")
+"""Ends of the names of what is quantised: attention's and the experts' matrices."""
+NOT_QUANTISED = "eh_proj.weight"
+QUANTIZATION = {
+    "activation_scheme": "dynamic",
+    "fmt": "e4m3",
+    "quant_method": "fp8",
+    "weight_block_size": list(BLOCK),
+}
 
 
 class Precision:
@@ -19,31 +33,47 @@ class Precision:
 
     def __init__(self, name: str | None) -> None:
         """Args:
-        name: ``float32``, ``bfloat16``; None leaves every tensor as it is, bit for bit.
+        name: ``float32``, ``bfloat16``, or ``fp8`` for what DeepSeek-V3 has in blocks of FP8 and
+            the rest in bfloat16; None leaves every tensor as it is, bit for bit.
         """
         self.name = name
-        self._dtype: torch.dtype | None = getattr(torch, name) if name else None
+        kept = "bfloat16" if name == FP8 else name
+        self._dtype: torch.dtype | None = getattr(torch, kept) if kept else None
 
     def apply(self, names: Sequence[str], parts: Sequence[Tensor]) -> dict[str, Tensor]:
         """The tensors to write, by name."""
-        return {
-            name: part.to(self._of(name, part.dtype))
-            for name, part in zip(names, parts, strict=True)
-        }
+        written: dict[str, Tensor] = {}
+        for name, part in zip(names, parts, strict=True):
+            if self._is_quantised(name):
+                written[name], written[name + block_fp8.SCALE] = block_fp8.quantise(part, BLOCK)
+            else:
+                written[name] = part.to(self._of(name, part.dtype))
+        return written
 
     def describe(self, names: Sequence[str], parts: Sequence[Described]) -> dict[str, Described]:
         """What :meth:`apply` will return."""
-        return {
-            name: Described(self._of(name, part.dtype), part.shape)
-            for name, part in zip(names, parts, strict=True)
-        }
+        written: dict[str, Described] = {}
+        for name, part in zip(names, parts, strict=True):
+            if self._is_quantised(name):
+                scales = block_fp8.grid(part.shape, BLOCK)
+                written[name] = Described(block_fp8.FP8, part.shape)
+                written[name + block_fp8.SCALE] = Described(torch.float32, scales)
+            else:
+                written[name] = Described(self._of(name, part.dtype), part.shape)
+        return written
 
     def config(self, config: dict[str, Any]) -> dict[str, Any]:
-        """``config.json`` of the written folder."""
+        """``config.json`` of the written folder, from that of a source that may be quantised."""
+        plain = {key: value for key, value in config.items() if key != "quantization_config"}
         if self.name is None:
-            return config
+            return plain
         key = "torch_dtype" if "torch_dtype" in config else "dtype"
-        return {**config, key: self.name}
+        if self.name != FP8:
+            return {**plain, key: self.name}
+        return {**plain, key: "bfloat16", "quantization_config": QUANTIZATION}
+
+    def _is_quantised(self, name: str) -> bool:
+        return self.name == FP8 and name.endswith(QUANTISED) and not name.endswith(NOT_QUANTISED)
 
     def _of(self, name: str, dtype: torch.dtype) -> torch.dtype:
         return dtype if self._dtype is None or name.endswith(KEPT) else self._dtype

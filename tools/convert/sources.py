@@ -6,6 +6,7 @@ comparing and measuring need to know neither format.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +16,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from engine.errors import RunError
+from engine.models import block_fp8
 from engine.models.family import family_of
+from engine.models.holdings import whole_tensors
 from engine.models.hugging_face import HuggingFaceFolder
 from engine.models.weight_rules import TensorMap, expand
 from tools.convert import torch_dist
@@ -99,6 +102,7 @@ class HuggingFaceSource:
         stored = set(self.companions.files)
         named = {name for tensor_map in self.maps.values() for name in tensor_map.names}
         _same(self.path, named, stored)
+        _check_shapes(self)
 
     def parts(self, tensor_map: TensorMap) -> list[Tensor]:
         """See :class:`Source`."""
@@ -110,17 +114,19 @@ class HuggingFaceSource:
 
     def state(self) -> dict[str, Any]:
         """See :class:`Source`."""
-        return _state(self.path, {file.name for file in self.companions.files.values()})
+        return _state(self.path, {file.name for file in self.companions.stored.values()})
 
     @cached_property
     def _described(self) -> dict[str, Described]:
-        found = {}
+        found, quantised = {}, self.companions.quantised
         for file in sorted(set(self.companions.files.values())):
             try:
                 with safe_open(file, framework="pt") as tensors:
                     for name in tensors.keys():  # noqa: SIM118  (no mapping)
                         part = tensors.get_slice(name)
                         dtype = _DTYPE_OF.get(part.get_dtype(), torch.float64)
+                        if quantised is not None and dtype == block_fp8.FP8:
+                            dtype = quantised.dtype  # of what ``parts`` returns
                         found[name] = Described(dtype, tuple(part.get_shape()))
             except (SafetensorError, OSError) as error:
                 raise RunError(f"model: {file} cannot be read as safetensors: {error}") from None
@@ -159,6 +165,7 @@ class MegatronSource:
             stored = self.pieces[key][0].shape[0]
             if stored != count:
                 raise RunError(f"{self.path}: {key} has {stored} experts, config.json has {count}")
+        _check_shapes(self)
 
     def parts(self, tensor_map: TensorMap) -> list[Tensor]:
         """See :class:`Source`."""
@@ -172,7 +179,7 @@ class MegatronSource:
         """See :class:`Source`."""
         first = self.pieces[tensor_map.key][0]
         shape = first.shape[0 if tensor_map.expert is None else 1 :]
-        whole = torch.empty(shape, dtype=getattr(torch, first.dtype), device="meta")
+        whole = _meta(shape, getattr(torch, first.dtype))
         return [Described(part.dtype, tuple(part.shape)) for part in tensor_map.join.split(whole)]
 
     def state(self) -> dict[str, Any]:
@@ -190,6 +197,26 @@ def _same(path: Path, named: set[str], stored: set[str]) -> None:
         if names:
             first = ", ".join(sorted(names)[:3])
             raise RunError(f"model: {path} {problem.format(len(names), first)}")
+
+
+def _check_shapes(source: Source) -> None:
+    """Refuse tensors of another shape than config.json asks for, before one is read."""
+    for whole in whole_tensors(source.companions.config):
+        tensor_map = source.maps[whole.key, whole.expert]
+        asked = [tuple(part.shape) for part in tensor_map.join.split(_meta(whole.shape))]
+        for name, part, shape in zip(
+            tensor_map.names, source.describe(tensor_map), asked, strict=True
+        ):
+            if part.shape != shape:
+                raise RunError(
+                    f"model: {source.path}: {name} has shape {part.shape}; config.json asks for "
+                    f"{shape}"
+                )
+
+
+def _meta(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+    """A tensor without content."""
+    return torch.empty(tuple(shape), dtype=dtype, device="meta")
 
 
 def _state(folder: Path, files: set[str]) -> dict[str, Any]:
