@@ -121,7 +121,7 @@ class PieceWriter:
             offset = (*number, *(part.start for part in cut))
             sizes = (*(1 for _ in number), *piece.shape)
             start = self.bytes
-            torch.save(piece.reshape(sizes).clone(), self._file)
+            torch.save(_alone(piece).reshape(sizes), self._file)
             self._file.check()
             length = self.bytes - start
             shape = (*experts, *whole.shape)
@@ -131,6 +131,12 @@ class PieceWriter:
     def finish(self) -> None:
         """Have everything on the disk. Raises OSError when the file system refuses."""
         self._file.sync()
+
+
+def _alone(piece: Tensor) -> Tensor:
+    """``piece`` in memory of its own: ``torch.save`` writes all memory that a tensor looks into."""
+    held = piece.untyped_storage().nbytes()
+    return piece if piece.is_contiguous() and held == piece.nbytes else piece.clone()
 
 
 class _Hashed(io.RawIOBase):
