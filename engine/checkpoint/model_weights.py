@@ -37,7 +37,7 @@ def load_weights(chunks: Sequence[torch.nn.Module], folder: Path) -> None:
     if problem := next((found for found in problems if found is not None), None):
         raise RunError(f"checkpoint {folder} cannot be loaded: {problem}")
     try:
-        request = training_state._sharded_chunks(chunks)
+        request = training_state.sharded_chunks(chunks)
         _compare(folder, request)
         state = dist_checkpointing.load(request, str(folder), strict=StrictHandling.IGNORE_ALL)
     except (OSError, ValueError, KeyError, RuntimeError, CheckpointingException) as error:
@@ -45,7 +45,7 @@ def load_weights(chunks: Sequence[torch.nn.Module], folder: Path) -> None:
     except CheckpointException as error:  # torch's, not an Exception: one error for each rank
         causes = [reason(cause) for cause, _ in error.failures.values()]
         raise RunError(f"checkpoint {folder} cannot be loaded: {causes[0]}") from None
-    training_state._fill(chunks, state)
+    training_state.fill(chunks, state)
 
 
 def _compare(folder: Path, request: dict[str, object]) -> None:

@@ -42,7 +42,7 @@ def sharded(training: TrainingState, *, with_random: bool) -> dict[str, Any]:
     Args:
         with_random: include the random generators of this rank.
     """
-    model = _sharded_chunks(training.chunks)
+    model = sharded_chunks(training.chunks)
     state: dict[str, Any] = {
         "model": model,
         "optimizer": optimizer_state.sharded(training.optimizer, model),
@@ -50,7 +50,7 @@ def sharded(training: TrainingState, *, with_random: bool) -> dict[str, Any]:
     # After the optimizer's part, which finds the place of its tensors by the parameter itself.
     _dequantise_all(model)
     if training.reference:
-        state["reference"] = _sharded_chunks(training.reference)
+        state["reference"] = sharded_chunks(training.reference)
         add_prefix_for_sharding(state["reference"], "reference.")  # its keys are the model's
     if with_random:
         state["random"] = [random_state.sharded()]
@@ -63,17 +63,18 @@ def put_back(training: TrainingState, state: dict[str, Any], updates: int) -> No
     Args:
         updates: how many the optimizer had made.
     """
-    _fill(training.chunks, state["model"])
+    fill(training.chunks, state["model"])
     optimizer_state.put_back(training.optimizer, state["optimizer"], updates)
     if any_quantised(training.chunks):
         _round_masters(training)
     if training.reference:
-        _fill(training.reference, state["reference"])
+        fill(training.reference, state["reference"])
     if "random" in state:
         random_state.restore(state["random"][0])
 
 
-def _sharded_chunks(chunks: Sequence[torch.nn.Module]) -> dict[str, Any]:
+def sharded_chunks(chunks: Sequence[torch.nn.Module]) -> dict[str, Any]:
+    """The weights of this rank's model chunks as megatron's sharded tensors."""
     # Each layer has a key of its own. A new dict each time: megatron adds process groups to it.
     metadata = {"non_homogeneous_layers": True}
     return {
@@ -82,7 +83,8 @@ def _sharded_chunks(chunks: Sequence[torch.nn.Module]) -> dict[str, Any]:
     }
 
 
-def _fill(chunks: Sequence[torch.nn.Module], state: dict[str, Any]) -> None:
+def fill(chunks: Sequence[torch.nn.Module], state: dict[str, Any]) -> None:
+    """Put loaded tensors of :func:`sharded_chunks` into the chunks."""
     for index, chunk in enumerate(chunks):
         found = unwrap(chunk).load_state_dict(state[f"chunk{index}"], strict=False)
         odd = [key for key in (*found.missing_keys, *found.unexpected_keys) if EXTRA not in key]

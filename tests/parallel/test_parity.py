@@ -64,7 +64,7 @@ def test_the_reference_itself_moves_every_part(one_process):
 
 @pytest.mark.slow
 def test_a_rank_that_fails_is_named_and_the_pool_goes_on(pool):
-    with pytest.raises(RunError, match=r"rank \d of .*no such lever"):
+    with pytest.raises(RunError, match=r"(?s)rank \d of .*no such lever"):
         pool.run(
             three_updates,
             ONE,
