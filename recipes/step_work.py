@@ -1,17 +1,24 @@
-"""What a step of reinforcement learning asks of the trainer's GPUs, in FLOPs."""
+"""A step of reinforcement learning in FLOPs, and the GPUs that it is asked of."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from engine.config.layout import LayoutConfig
 from engine.config.training import TrainingConfig
 from engine.models.family import HuggingFaceConfig, family_of
 from engine.models.flops import forward_flops, training_flops
-from engine.monitoring.mfu import StepWork
+from engine.monitoring.mfu import Devices, StepWork
+from engine.platform import accelerator
 from engine.rollout.sample import Sample
 
 SCORING_PASSES = 2
 """Old and reference log-probabilities: a forward pass each, without the prediction head."""
+
+
+def devices(layout: LayoutConfig, training: TrainingConfig) -> Devices:
+    """What the policy trains on, and in which precision it multiplies there."""
+    return Devices(accelerator.device_name(), layout.processes, training.products)
 
 
 def step_work(

@@ -15,7 +15,7 @@ from engine.monitoring.console import REINFORCEMENT, Console
 from engine.monitoring.environment import describe_environment
 from engine.monitoring.files import replace_json
 from engine.monitoring.metrics_file import read_metrics
-from engine.monitoring.mfu import Devices, gpu_metrics
+from engine.monitoring.mfu import gpu_metrics
 from engine.monitoring.recorder import METRICS_FILE, Recorder
 from engine.monitoring.report import Report, write_report
 from engine.monitoring.shown_samples import ShownSample
@@ -24,7 +24,7 @@ from engine.platform import accelerator
 from engine.rollout.evaluation import evaluate
 from engine.rollout.sample import Sample
 from engine.rollout.store import RolloutStore
-from recipes.step_work import step_work
+from recipes.step_work import devices, step_work
 from recipes.zero_config import ZeroConfig
 
 REFLECTIVE_WORDS = frozenset(
@@ -52,9 +52,7 @@ class ZeroRecord:
                 layout=config.layout.model_dump(),
             ),
         )
-        self.devices = Devices(
-            accelerator.device_name(), config.layout.processes, config.training.dtype
-        )
+        self.devices = devices(config.layout, config.training)
         self.model = HuggingFaceFolder(config.model).config
         self.tokenizer = Tokenizer.load(config.model)
         self.recorder = Recorder(config.run_dir, first_step)

@@ -117,6 +117,14 @@ class TrainingConfig(Section):
         "the rounded values. Needs fp8 blockwise or tensorwise (never run)",
     )
 
+    @property
+    def products(self) -> str:
+        """Precision of the linear layers' matrix products: ``fp8``, or ``dtype``.
+
+        What utilisation is measured against; layers that ``fp8_bfloat16_layers`` keeps count, too.
+        """
+        return self.dtype if self.fp8 == "none" else "fp8"
+
     @field_validator("optimizer_offload")
     @classmethod
     def _offload_has_copies(cls, share: float, info: ValidationInfo) -> float:
