@@ -11,11 +11,12 @@ Every change is a rename, so that a crash at any moment leaves a folder with a p
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 import shutil
 from pathlib import Path
+
+from engine.monitoring.files import sync
 
 
 class CheckpointFolders:
@@ -54,11 +55,11 @@ class CheckpointFolders:
 
     def commit(self, step: int, partial: Path) -> None:
         """Declare what ``begin`` gave out whole, then delete checkpoints beyond ``keep``."""
-        _sync(partial)
+        sync(partial)
         if (place := self.folder(step)).exists():
             place.rename(place.with_suffix(".replaced"))
         partial.rename(place)
-        _sync(self.root)
+        sync(self.root)
         self.clean()
         for old in self.steps()[: -self.keep]:
             _remove(self.folder(old))
@@ -92,12 +93,3 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(doomed, ignore_errors=True)
         folder.rename(doomed)
     shutil.rmtree(doomed)
-
-
-def _sync(folder: Path) -> None:
-    """Have the names in ``folder`` on the disk, not only the content of its files."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -40,6 +40,19 @@ def replace_bytes(path: Path, content: bytes) -> None:
             scratch.unlink(missing_ok=True)
 
 
+def sync(path: Path) -> None:
+    """Have a file's content, or the names in a folder, on the disk.
+
+    Raises:
+        OSError: the file system refuses.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def replace_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` as UTF-8, otherwise as :func:`replace_bytes`."""
     replace_bytes(path, text.encode())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from engine.errors import RunError
+from engine.monitoring import files
 
 
 @contextmanager
@@ -44,7 +45,7 @@ def replacing(path: Path, needed_bytes: int, *, sync: bool) -> Iterator[BinaryIO
                 part.unlink(missing_ok=True)
             raise
         if sync:
-            _sync_folder(path.parent)
+            files.sync(path.parent)
     except OSError as error:
         raise RunError(_refusal(path, needed_bytes, error)) from error
 
@@ -79,15 +80,7 @@ def _make_folder(folder: Path) -> None:
     if not folder.is_dir():
         _make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
-        _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        files.sync(folder.parent)
 
 
 def _nearest(folder: Path) -> Path:

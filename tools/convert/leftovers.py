@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import RunError
-from engine.monitoring.files import replace_json
-from tools.convert.targets import sync
+from engine.monitoring.files import replace_json, sync
 
 
 class Leftovers:

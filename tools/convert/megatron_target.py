@@ -20,12 +20,13 @@ from engine.checkpoint import manifest
 from engine.checkpoint.manifest import Digest
 from engine.errors import RunError
 from engine.models.weight_rules import TensorMap
+from engine.monitoring.files import sync
 from tools.convert import torch_dist
 from tools.convert.cuts import Cuts
 from tools.convert.plan import PlannedFile, groups
 from tools.convert.precision import Precision
 from tools.convert.sources import Source
-from tools.convert.targets import RECORD, Tensors, copy_companions, sync, write_text
+from tools.convert.targets import RECORD, Tensors, copy_companions, write_text
 from tools.convert.torch_dist import Piece, PieceWriter
 
 PIECE_OVERHEAD = 1600

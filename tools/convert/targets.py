@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from engine.models.hugging_face import COMPANIONS, HuggingFaceFolder
 from engine.models.weight_rules import TensorMap
+from engine.monitoring.files import sync
 from tools.convert.plan import PlannedFile
 
 RECORD = "conversion.json"
@@ -90,12 +90,3 @@ def write_text(file: Path, text: str) -> None:
     """Write ``text`` and have it on the disk."""
     file.write_text(text)
     sync(file)
-
-
-def sync(path: Path) -> None:
-    """Have a file's content, or a folder's names, on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
