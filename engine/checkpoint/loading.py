@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from megatron.core.dist_checkpointing.serialization import load_sharded_metadata
 from megatron.core.dist_checkpointing.validation import StrictHandling
 from torch.distributed.checkpoint.api import CheckpointException
 
-from engine.checkpoint import random_state, training_state
+from engine.checkpoint import manifest, random_state, training_state
 from engine.checkpoint.child import reason
 from engine.checkpoint.files import RECORD
 from engine.checkpoint.training_state import TrainingState
@@ -34,18 +36,11 @@ def load(folder: Path, training: TrainingState, seed: int) -> dict[str, Any]:
     Raises:
         RunError: the checkpoint cannot be read or belongs to another model.
     """
-    try:
+    with reading(folder):
         record = json.loads((folder / RECORD).read_text())
         same_layout = record["layout"] == random_state.layout()
         request = training_state.sharded(training, with_random=same_layout)
-        _compare(folder, request)
-        # Compared already: what is ignored is what Transformer Engine keeps beside parameters.
-        state = dist_checkpointing.load(request, str(folder), strict=StrictHandling.IGNORE_ALL)
-    except (OSError, ValueError, KeyError, RuntimeError, CheckpointingException) as error:
-        raise RunError(f"checkpoint {folder} cannot be loaded: {reason(error)}") from error
-    except CheckpointException as error:  # torch's, not an Exception: one error for each rank
-        causes = [reason(cause) for cause, _ in error.failures.values()]
-        raise RunError(f"checkpoint {folder} cannot be loaded: {causes[0]}") from None
+        state = read(folder, request, beside=(random_state.KEY,))
     training_state.put_back(training, state, record["updates"])
     if not same_layout:
         random_state.seed_afresh(seed, record["step"])
@@ -60,15 +55,45 @@ def say(warning: str) -> None:
         print(f"warning: {warning}", file=sys.stderr, flush=True)
 
 
-def _compare(folder: Path, request: dict[str, Any]) -> None:
-    """Refuse a checkpoint whose tensors are not exactly the model's, on all ranks alike.
+def problem(folder: Path) -> str | None:
+    """What is wrong with the files of ``folder``; each rank reads a part of them, a collective."""
+    ranks = dist.get_world_size()
+    problems: list[str | None] = [None] * ranks
+    dist.all_gather_object(problems, manifest.problem(folder, dist.get_rank(), ranks))
+    return next((found for found in problems if found is not None), None)
 
-    What Transformer Engine keeps beside parameters may be missing on either side: a checkpoint
-    made without it has none. Random generators of another layout are not asked for.
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Turn what goes wrong with a checkpoint into one sentence: a RunError, naming ``folder``."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, CheckpointingException) as error:
+        raise RunError(f"checkpoint {folder} cannot be loaded: {reason(error)}") from error
+    except CheckpointException as error:  # torch's, not an Exception: one error for each rank
+        causes = [reason(cause) for cause, _ in error.failures.values()]
+        raise RunError(f"checkpoint {folder} cannot be loaded: {causes[0]}") from None
+
+
+def read(folder: Path, request: dict[str, Any], *, beside: tuple[str, ...]) -> dict[str, Any]:
+    """Read what ``request`` asks for.
+
+    Args:
+        beside: beginnings of keys that the checkpoint may hold beside it.
+
+    Raises:
+        RunError: the checkpoint's tensors are not exactly those of the request, on all ranks alike.
+            What Transformer Engine keeps beside parameters may be missing on either side: a
+            checkpoint made without it has none.
     """
+
+    def keys(pieces: Any) -> set[str]:
+        found = {piece.key for piece in pieces}
+        return {k for k in found if training_state.EXTRA not in k and not k.startswith(beside)}
+
     asked: list[set[str]] = [set()] * dist.get_world_size()
-    dist.all_gather_object(asked, _keys(nested_values(request)))
-    wanted, stored = set().union(*asked), _keys(load_sharded_metadata(str(folder)).values())
+    dist.all_gather_object(asked, keys(nested_values(request)))
+    wanted, stored = set().union(*asked), keys(load_sharded_metadata(str(folder)).values())
     if lacking := sorted(wanted - stored):
         raise RunError(f"checkpoint {folder} is of another model: it has no {lacking[0]}")
     if surplus := sorted(stored - wanted):
@@ -76,8 +101,8 @@ def _compare(folder: Path, request: dict[str, Any]) -> None:
             f"checkpoint {folder} is of another model: it has {surplus[0]}, which this run's "
             f"model has not"
         )
-
-
-def _keys(pieces: Any) -> set[str]:
-    keys = {piece.key for piece in pieces}
-    return {k for k in keys if training_state.EXTRA not in k and k != random_state.KEY}
+    # Compared already: what is ignored is what Transformer Engine keeps beside parameters.
+    state: dict[str, Any] = dist_checkpointing.load(
+        request, str(folder), strict=StrictHandling.IGNORE_ALL
+    )
+    return state
