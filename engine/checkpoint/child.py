@@ -110,8 +110,8 @@ class Child(Generic[T]):
             except (EOFError, OSError):  # it left without a word, or in the middle of one
                 return Failed(f"the writing process {_ending(self._collect())}")
             return answer
-        if (seconds := time.monotonic() - self._started) > self._limit:
-            return Failed(f"the writing process was not done after {seconds:.0f} s")
+        if time.monotonic() - self._started > self._limit:
+            return Failed(f"the writing process was not done after {self._limit:g} s")
         return None
 
 

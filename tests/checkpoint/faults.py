@@ -144,7 +144,7 @@ def kill_a_writer(layout: LayoutConfig, model: Mapping[str, Any], folder: Path) 
 
 def exceed_the_limit(layout: LayoutConfig, model: Mapping[str, Any], folder: Path) -> str | None:
     life = Life(layout, model)
-    own = checkpoints(folder, write_seconds=0.3)
+    own = checkpoints(folder, write_seconds=2.0)
     with stopping_writers({0}):
         said = said_by(save, own, 1, life)
     assert not psutil.Process().children()
