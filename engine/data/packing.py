@@ -17,6 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from engine.parallel.context_slices import ahead
+
 TokenIds = Sequence[int] | npt.NDArray[np.integer[Any]]
 """Token ids [tokens] as a list, or as a NumPy array of any integer type."""
 
@@ -79,11 +81,8 @@ class PackedRow:
 
         0 where that would be beyond the sample's end.
         """
-        lengths = self.cu_seqlens.diff().long()
-        ends = self.cu_seqlens[1:].long().repeat_interleave(lengths)
-        later = torch.arange(len(self.tokens), device=self.tokens.device) + depth
-        inside = later < ends
-        later = torch.where(inside, later, 0)
+        positions = torch.arange(len(self.tokens), device=self.tokens.device)
+        later, inside = ahead(self.cu_seqlens, positions, depth)
         return tuple(torch.where(inside, value[later], 0) for value in values)
 
     def to(self, device: torch.device | str) -> PackedRow:

@@ -23,7 +23,7 @@ from megatron.core.utils import make_viewless_tensor
 from torch import Tensor
 
 from engine.models.token_marks import padding_of, with_padding
-from engine.parallel.context_slices import row_order, slice_of
+from engine.parallel.context_slices import ahead, row_order, slice_of
 
 
 @dataclass
@@ -153,7 +153,5 @@ def tokens_ahead(
 
 def ahead_of(positions: Tensor, row: Tensor, bounds: Tensor, distance: int) -> Tensor:
     """What :func:`tokens_ahead` gives at ``positions`` [m], from the whole ``row`` [n, tokens]."""
-    ends = bounds[1:].long()
-    ends = ends[torch.searchsorted(ends, positions, right=True)]
-    ahead = positions + distance
-    return torch.where(ahead < ends, row[:, ahead.clamp(max=row.shape[1] - 1)], 0)
+    later, inside = ahead(bounds, positions, distance)
+    return torch.where(inside, row[:, later], 0)

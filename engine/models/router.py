@@ -14,6 +14,8 @@ chosen (moe_utils.py:724).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from megatron.core.transformer.moe.moe_utils import MoEAuxLossAutoScaler
 from megatron.core.transformer.moe.router import TopKRouter
@@ -33,10 +35,14 @@ class SoftmaxRouter(TopKRouter):
 
     def routing(self, logits: Tensor, padding_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Choose experts; see :meth:`SigmoidRouter.routing`."""
-        shares = torch.softmax(logits.flatten(0, -2).float(), dim=-1)
+
+        def shares() -> Tensor:
+            return torch.softmax(logits.flatten(0, -2).float(), dim=-1)
+
         if (self.config.moe_router_num_groups or 1) > 1:
-            chosen = best_experts(shares, self.config, by=1)
-            weights = weights_of(shares, chosen, self.config).type_as(logits)
+            scores = shares()
+            chosen = best_experts(scores, self.config, by=1)
+            weights = weights_of(scores, chosen, self.config).type_as(logits)
         else:
             weights, chosen = super().routing(logits, padding_of_all(padding_mask))
         return with_balance(self, weights, shares, chosen, padding_mask), chosen
@@ -66,7 +72,10 @@ class SigmoidRouter(TopKRouter):
         chosen = best_experts(biased, self.config, by=2)
         weights = weights_of(scores, chosen, self.config).type_as(logits)
         self._apply_expert_bias(chosen, padding_mask=padding_of_all(padding_mask))
-        shares = scores / scores.sum(-1, keepdim=True)
+
+        def shares() -> Tensor:
+            return scores / scores.sum(-1, keepdim=True)
+
         return with_balance(self, weights, shares, chosen, padding_mask), chosen
 
 
@@ -133,12 +142,19 @@ def padding_of_all(marks: Tensor | None) -> Tensor | None:
 
 
 def with_balance(
-    router: TopKRouter, weights: Tensor, shares: Tensor, chosen: Tensor, marks: Tensor | None
+    router: TopKRouter,
+    weights: Tensor,
+    shares: Callable[[], Tensor],
+    chosen: Tensor,
+    marks: Tensor | None,
 ) -> Tensor:
-    """``weights`` as they are; in a backward pass the balance loss's gradient goes its way, too."""
+    """``weights`` as they are; in a backward pass the balance loss's gradient goes its way, too.
+
+    ``shares`` are asked for only where there is such a loss.
+    """
     coefficient = router.config.moe_aux_loss_coeff
     if not coefficient or marks is None or not (router.training and torch.is_grad_enabled()):
         return weights
-    loss = sequence_balance(shares, chosen, marks.flatten(0, -2), router.tp_cp_group)
+    loss = sequence_balance(shares(), chosen, marks.flatten(0, -2), router.tp_cp_group)
     balanced: Tensor = MoEAuxLossAutoScaler.apply(weights, coefficient * loss)
     return balanced

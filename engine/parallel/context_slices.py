@@ -43,6 +43,22 @@ def slice_of(cu_seqlens: Tensor, tokens: int, rank: int, ranks: int) -> Tensor:
     return starts[sample] + torch.where(within < chunk, early, late)
 
 
+def ahead(cu_seqlens: Tensor, positions: Tensor, distance: int) -> tuple[Tensor, Tensor]:
+    """The positions ``distance`` later, and which of them are in the same sample.
+
+    Args:
+        cu_seqlens: int [S + 1], where each sample begins and the last one ends.
+        positions: int64 [m], of the row.
+        distance: >= 0.
+    Returns:
+        int64 [m], 0 for those beyond their sample's end; and bool [m], False for those.
+    """
+    ends = cu_seqlens[1:].long()
+    later = positions + distance
+    inside = later < ends[torch.searchsorted(ends, positions, right=True)]
+    return torch.where(inside, later, 0), inside
+
+
 def row_order(cu_seqlens: Tensor, tokens: int, ranks: int) -> Tensor:
     """Return the inverse of all slices together, concatenated in the order of ranks.
 
