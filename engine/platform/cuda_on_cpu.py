@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils._device import _device_constructors
 
 CPU = torch.device("cpu")
 _FACTORIES = [
@@ -136,6 +137,9 @@ def _replace_random_state() -> None:
 
 
 def _replace_tensor_vocabulary() -> None:
+    # torch gathers once what `with torch.device(...)` acts on, and must not gather our wrappers: it
+    # would ignore the device, and transformers leaves buffers uncomputed that are not on meta.
+    _device_constructors()
     for name in _FACTORIES:
         setattr(torch, name, _on_cpu(getattr(torch, name)))
     tensor: Any = torch.Tensor

@@ -11,7 +11,6 @@ import pytest
 import torch
 import yaml
 from conversions import to_hugging_face, to_megatron, verified
-from fresh_process import in_fresh_process, logits
 from random_models import CONFIGS, all_tensors, random_folder
 from rank_call import call
 
@@ -19,7 +18,7 @@ from engine.config.layout import LayoutConfig
 from engine.errors import RunError
 from tools.benchmarks.rank_pool import RankPool
 from tools.convert.cuts import Cuts
-from tools.convert.logits import random_prompts
+from tools.convert.logits import of_transformers, random_prompts
 from tools.convert.opening import open_source
 
 pytestmark = pytest.mark.slow
@@ -60,7 +59,7 @@ def test_logits_are_those_of_transformers(pool, models, model, layout):
         sizes = {"processes": 2, "tp": 2}
     source, there = models[model]
     prompts = random_prompts(66)
-    expected = [torch.from_numpy(x) for x in in_fresh_process(logits, source, prompts)]
+    expected = of_transformers(source, prompts)
     assert torch.cat(expected).std() > 0.5  # a constant would be easy to meet
     answers = pool.run(call, LayoutConfig(**sizes), what="logits", folder=there, prompts=prompts)
     found = [answer for answer in answers if answer is not None]

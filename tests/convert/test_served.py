@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import torch
 from conversions import to_hugging_face, to_megatron
-from fresh_process import greedy, in_fresh_process
+from transformers import AutoModelForCausalLM
 
 from engine.rollout.client import Sampling, connect
 from engine.rollout.server import servers
@@ -23,7 +24,13 @@ def test_the_exported_folder_serves_what_transformers_generates(tmp_path):
     there = to_megatron(tiny_qwen3_moe(tmp_path / "source", seed=3), tmp_path / "there", 2, 2, 2)
     exported = to_hugging_face(there, tmp_path / "exported", file_bytes=400_000)
     assert len(list(exported.glob("model-*.safetensors"))) > 1
-    expected = in_fresh_process(greedy, exported, PROMPTS, TOKENS, EOS)
+    model = AutoModelForCausalLM.from_pretrained(exported, dtype=torch.float32)
+    expected = [
+        model.generate(
+            torch.tensor([prompt]), max_new_tokens=TOKENS, do_sample=False, eos_token_id=EOS
+        )[0, len(prompt) :].tolist()
+        for prompt in PROMPTS
+    ]
     described = servers(
         exported, FreePorts(), count=1, port=0, tp=1, max_total_tokens=8192, gpu=False, seed=3
     )

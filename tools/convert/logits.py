@@ -53,12 +53,7 @@ def compare_logits(first: Source, second: Source, prompts: Sequence[Sequence[int
     for prompt in prompts:
         if not prompt or not all(0 <= token < words for token in prompt):
             raise RunError(f"a prompt needs tokens from 0 to {words - 1}, found {list(prompt)}")
-    found: dict[Path, list[Tensor]] = {}
-    # transformers first: what prepares a process without a GPU for megatron changes what
-    # from_pretrained makes of rotary embeddings.
-    for source in sorted((first, second), key=lambda source: source.kind):
-        found[source.path] = _logits(source, prompts)
-    a, b = found[first.path], found[second.path]
+    a, b = _logits(first, prompts), _logits(second, prompts)
     worst = max(float((x - y).abs().max()) for x, y in zip(a, b, strict=True))
     return Compared(worst, float(torch.cat(a).std()), sum(map(len, prompts)))
 
@@ -74,12 +69,17 @@ def random_prompts(
 def _logits(source: Source, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
     """Float32 [tokens, V] for each prompt."""
     if source.kind == "hugging_face":
-        return _of_transformers(source.path, prompts)
+        return of_transformers(source.path, prompts)
     return _of_ours(source, prompts)
 
 
 @torch.no_grad()
-def _of_transformers(folder: Path, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
+def of_transformers(folder: Path, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
+    """What transformers computes from a Hugging Face folder: float32 [tokens, V] for each prompt.
+
+    Raises:
+        RunError: transformers cannot load the folder.
+    """
     from transformers import AutoModelForCausalLM
 
     try:
