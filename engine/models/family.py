@@ -1,6 +1,6 @@
 """What a model family is, and which families there are.
 
-A family is one small declarative file under ``families/`` and one entry in :data:`_FAMILIES`.
+A family is one small declarative file under ``families/`` and one entry in :data:`FAMILIES`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Family:
     rules: Callable[[HuggingFaceConfig], Sequence[Rule]]
 
 
-_FAMILIES = {
+FAMILIES = {
     name: f"engine.models.families.{name}"
     for name in (
         "deepseek_v2",
@@ -56,10 +56,10 @@ def family_of(config: HuggingFaceConfig) -> Family:
         RunError: no family here has its ``model_type``.
     """
     model_type = config.get("model_type")
-    if model_type not in _FAMILIES:
-        known = ", ".join(sorted(_FAMILIES))
+    if model_type not in FAMILIES:
+        known = ", ".join(sorted(FAMILIES))
         raise RunError(f"model: config.json says model_type {model_type!r}; known are: {known}")
-    family: Family = import_module(_FAMILIES[model_type]).FAMILY
+    family: Family = import_module(FAMILIES[model_type]).FAMILY
     return family
 
 

@@ -43,6 +43,22 @@ _LATENT = {
     "routed_scaling_factor": 2.5,
     "num_nextn_predict_layers": 1,
 }
+_STRETCHED = {
+    "rope_type": "llama3",
+    "rope_theta": 200.0,
+    "factor": 5.0,
+    "low_freq_factor": 1.5,
+    "high_freq_factor": 6.0,
+    "original_max_position_embeddings": 90,
+}
+_YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 1e4,
+    "factor": 32.0,
+    "original_max_position_embeddings": 16,
+    "mscale": 0.7,
+    "mscale_all_dim": 0.7,
+}
 CONFIGS: dict[str, dict[str, Any]] = {
     "qwen3_moe": {
         **_GROUPED,
@@ -54,6 +70,53 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "norm_topk_prob": True,
     },
     "deepseek_v3 with prediction head": {**_LATENT, "model_type": "deepseek_v3", "vocab_size": 66},
+    "deepseek_v2": {
+        **_LATENT,
+        "model_type": "deepseek_v2",
+        "hidden_size": 42,  # transformers wants a multiple of the heads
+        "rope_parameters": _YARN,
+        "topk_method": "group_limited_greedy",
+        "n_group": 4,
+        "topk_group": 2,
+        "num_experts_per_tok": 3,
+        "norm_topk_prob": False,
+        "num_nextn_predict_layers": 0,
+    },
+    "glm4_moe with prediction head": {
+        **_GROUPED,
+        "model_type": "glm4_moe",
+        "head_dim": 12,
+        "rope_parameters": {**_GROUPED["rope_parameters"], "partial_rotary_factor": 0.5},
+        "attention_bias": True,
+        "use_qk_norm": True,
+        "moe_intermediate_size": 26,
+        "first_k_dense_replace": 1,
+        "n_routed_experts": 8,
+        "n_shared_experts": 1,
+        "num_experts_per_tok": 3,
+        "n_group": 1,
+        "topk_group": 1,
+        "norm_topk_prob": True,
+        "routed_scaling_factor": 2.5,
+        "num_nextn_predict_layers": 1,
+    },
+    "mixtral, tied": {
+        **_GROUPED,
+        "model_type": "mixtral",
+        "hidden_size": 48,
+        "num_local_experts": 8,
+        "num_experts_per_tok": 2,
+        "sliding_window": None,
+        "tie_word_embeddings": True,
+    },
+    "qwen3": {**_GROUPED, "model_type": "qwen3", "head_dim": 12},
+    "llama, stretched": {
+        **_GROUPED,
+        "model_type": "llama",
+        "hidden_size": 42,
+        "head_dim": 16,
+        "rope_parameters": _STRETCHED,
+    },
     "qwen2, tied": {
         **_GROUPED,
         "model_type": "qwen2",
@@ -62,7 +125,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
 }
-"""Name of the case -> contents of its ``config.json``."""
+"""Name of the case -> contents of its ``config.json``; every family is there."""
+
+MIXTURES = [name for name, config in CONFIGS.items() if any("experts" in key for key in config)]
 
 COMPANIONS = {
     "tokenizer.json": '{"version": "1.0"}',

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from conversions import to_hugging_face, to_megatron, verified
-from random_models import CONFIGS, all_tensors, random_folder
+from random_models import CONFIGS, MIXTURES, all_tensors, random_folder
 from rank_call import call
 
 from engine.config.layout import LayoutConfig
@@ -26,8 +26,8 @@ pytestmark = pytest.mark.slow
 LAYOUTS = {
     "one process": {"processes": 1},
     "pp3": {"processes": 3, "pp": 3},
-    "tp2 pp2": {"processes": 4, "tp": 2, "pp": 2},
-    "ep4 (or tp2)": {"processes": 4, "ep": 4},
+    "tp2 pp2 ep2": {"processes": 4, "tp": 2, "pp": 2, "ep": 2},
+    "ep4": {"processes": 4, "ep": 4},
 }
 EVEN = {"vocab_size": 66}  # a model that tp=2 can cut, otherwise as odd as before
 
@@ -46,7 +46,7 @@ def models(tmp_path_factory) -> dict[str, tuple[Path, Path]]:
         folder = tmp_path_factory.mktemp("model")
         more = {**EVEN, "num_experts": 8} if name == "qwen3_moe" else EVEN
         source = random_folder(folder / "source", name, **more)
-        ep = 1 if name == "qwen2, tied" else 2
+        ep = 2 if name in MIXTURES else 1
         found[name] = source, to_megatron(source, folder / "there", 2, 2, ep)
     return found
 
@@ -55,8 +55,8 @@ def models(tmp_path_factory) -> dict[str, tuple[Path, Path]]:
 @pytest.mark.parametrize("model", CONFIGS)
 def test_logits_are_those_of_transformers(pool, models, model, layout):
     sizes = dict(LAYOUTS[layout])
-    if model == "qwen2, tied" and "ep" in sizes:
-        sizes = {"processes": 2, "tp": 2}
+    if model not in MIXTURES:
+        sizes.pop("ep", None)
     source, there = models[model]
     prompts = random_prompts(66)
     expected = of_transformers(source, prompts)
@@ -72,7 +72,7 @@ def test_logits_are_those_of_transformers(pool, models, model, layout):
 @pytest.mark.parametrize("model", CONFIGS)
 def test_files_are_cut_as_the_ranks_of_the_layout_want_them(pool, models, model):
     _, there = models[model]
-    ep = 1 if model == "qwen2, tied" else 2
+    ep = 2 if model in MIXTURES else 1
     layout = LayoutConfig(processes=4, tp=2, pp=2, ep=ep)
     answers = pool.run(call, layout, what="held", folder=there)
     held = Counter(piece for answer in answers for piece in answer)

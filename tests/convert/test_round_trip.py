@@ -7,11 +7,12 @@ import json
 import pytest
 import torch
 from conversions import to_hugging_face, to_megatron, verified
-from random_models import COMPANIONS, CONFIGS, all_tensors, random_folder
+from random_models import COMPANIONS, CONFIGS, MIXTURES, all_tensors, random_folder
 from safetensors.torch import load_file
 
 from engine.checkpoint import manifest
 from engine.errors import RunError
+from engine.models.family import FAMILIES
 
 
 def assert_equal(one, other):
@@ -20,9 +21,13 @@ def assert_equal(one, other):
         assert tensor.dtype == other[name].dtype and torch.equal(tensor, other[name]), name
 
 
+def test_every_family_is_tried():
+    assert {config["model_type"] for config in CONFIGS.values()} == set(FAMILIES)
+
+
 @pytest.mark.parametrize("model", CONFIGS)
 def test_there_and_back_is_bit_identical(folders, model, tmp_path):
-    ep = 1 if model == "qwen2, tied" else 2
+    ep = 2 if model in MIXTURES else 1
     there = to_megatron(folders[model], tmp_path / "megatron", tp=2, pp=2, ep=ep)
     back = to_hugging_face(there, tmp_path / "back")
     assert len(list(back.glob("*.safetensors"))) > 1

@@ -82,6 +82,8 @@ def of_transformers(folder: Path, prompts: Sequence[Sequence[int]]) -> list[Tens
     """
     from transformers import AutoModelForCausalLM
 
+    from tools.convert.transformers_fixes import mend
+
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -93,6 +95,7 @@ def of_transformers(folder: Path, prompts: Sequence[Sequence[int]]) -> list[Tens
     except (OSError, ValueError, RuntimeError) as error:
         raise RunError(f"transformers cannot load {folder}: {error}") from None
     device = "cuda" if accelerator.has_gpu() else "cpu"
+    mend(model)
     model = model.eval().to(device)
     return [model(torch.tensor([p], device=device)).logits[0].float().cpu() for p in prompts]
 

@@ -32,8 +32,6 @@ from small_models import MODELS
 from torch.nn.functional import cross_entropy, linear
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.core_model_loading import revert_weight_conversion
-from transformers.models.deepseek_v2.modeling_deepseek_v2 import DeepseekV2Attention, DeepseekV2Moe
-from transformers.models.deepseek_v3.modeling_deepseek_v3 import yarn_get_mscale
 
 from engine.config.layout import LayoutConfig
 from engine.models.build import build
@@ -41,6 +39,7 @@ from engine.models.hugging_face import HuggingFaceFolder
 from engine.models.load import load
 from engine.parallel.groups import process_groups
 from engine.training.forward import hidden_states
+from tools.convert.transformers_fixes import mend
 
 
 def compare(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -78,16 +77,6 @@ def compare(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
         "not in theirs": sorted(set(exported) - set(stored)),
         "changed": changed,
     }
-
-
-def mend(model: torch.nn.Module) -> None:
-    """What transformers 5.12 leaves out of DeepSeek-V2's published code, and SGLang does not."""
-    rope = model.config.rope_parameters
-    for module in model.modules():
-        if isinstance(module, DeepseekV2Attention) and rope["rope_type"] == "yarn":
-            module.scaling *= yarn_get_mscale(rope["factor"], rope["mscale_all_dim"]) ** 2
-        if isinstance(module, DeepseekV2Moe):
-            module.num_experts = module.experts.num_experts
 
 
 def main() -> None:

@@ -1,0 +1,22 @@
+"""What transformers 5.12 leaves out of DeepSeek-V2's published code, and SGLang does not.
+
+Its experts' router reads ``num_experts``, which its mixture lacks, where experts are in groups; and
+its attention forgets the factor that YaRN with ``mscale_all_dim`` puts on the scores.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+from transformers.models.deepseek_v2.modeling_deepseek_v2 import DeepseekV2Attention, DeepseekV2Moe
+from transformers.models.deepseek_v3.modeling_deepseek_v3 import yarn_get_mscale
+
+
+def mend(model: nn.Module) -> None:
+    """Make a model of transformers compute what its published code computes, in place."""
+    for module in model.modules():
+        if isinstance(module, DeepseekV2Attention):
+            rope = module.config.rope_parameters
+            if rope["rope_type"] == "yarn" and rope.get("mscale_all_dim"):
+                module.scaling *= yarn_get_mscale(rope["factor"], rope["mscale_all_dim"]) ** 2
+        if isinstance(module, DeepseekV2Moe):
+            module.num_experts = module.experts.num_experts
