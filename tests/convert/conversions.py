@@ -1,7 +1,10 @@
-"""Conversions as the command line does them, in this process."""
+"""Conversions: the command line itself, and what it does, in this process."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,17 @@ from tools.convert.precision import Precision
 from tools.convert.verification import Verified, verify
 
 FILE_BYTES = 100_000  # several files, even of the smallest model
+
+
+def command(*arguments: object, **popen: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tools.convert", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        **popen,
+    )
 
 
 def to_megatron(source: Path, to: Path, tp=1, pp=1, ep=1, file_bytes=FILE_BYTES, workers=2) -> Path:

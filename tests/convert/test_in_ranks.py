@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conversions import to_hugging_face, to_megatron, verified
+from conversions import command, to_hugging_face, to_megatron, verified
 from random_models import CONFIGS, MIXTURES, all_tensors, random_folder
 from rank_call import call
 
@@ -19,7 +19,7 @@ from engine.errors import RunError
 from tools.benchmarks.rank_pool import RankPool
 from tools.convert.cuts import Cuts
 from tools.convert.logits import of_transformers, random_prompts
-from tools.convert.opening import open_source
+from tools.convert.opening import open_source, place_in_run
 
 pytestmark = pytest.mark.slow
 
@@ -129,6 +129,20 @@ def test_a_runs_step_is_exported_as_the_trainer_would(run, models, tmp_path, ste
     )
     for name in ("config.json", "tokenizer.json"):
         assert (back / name).read_bytes() == (models["qwen3_moe"][0] / name).read_bytes()
+
+
+def test_a_run_keeps_its_exports_unless_told_where_to(run):
+    arguments = ("megatron-to-hf", run, "--step", "1")
+    process = command(*arguments)
+    output, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    there = run / "hugging_face" / "000001"
+    assert str(there) in output
+    verified(run / "exported-1", there)
+    again = command(*arguments)
+    assert f"{there} exists" in again.communicate(timeout=240)[1] and again.returncode == 1
+    with pytest.raises(RunError, match="--to has to name"):
+        place_in_run(run / "checkpoints" / "000001")
 
 
 def test_a_training_checkpoint_is_resharded_to_a_model_alone(run, tmp_path):

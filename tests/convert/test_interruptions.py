@@ -7,28 +7,16 @@ import os
 import resource
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conversions import to_hugging_face, to_megatron, verified
+from conversions import command, to_hugging_face, to_megatron, verified
 from random_models import change, random_folder
 
 from engine.errors import RunError
 from tools.convert import conversion
-
-
-def command(*arguments: object, **popen: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tools.convert", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        **popen,
-    )
 
 
 def finished_files(target: Path) -> dict[str, tuple[int, int]]:

@@ -14,7 +14,7 @@ command goes on from there.
 
 examples:
   python -m tools.convert hf-to-megatron --from Qwen3-30B-A3B --to qwen3-mcore --tp 2 --pp 2 --ep 8
-  python -m tools.convert megatron-to-hf --from runs/zero --step 200 --to trained --dtype bfloat16
+  python -m tools.convert megatron-to-hf runs/zero --step 200 --dtype bfloat16
   python -m tools.convert verify --from Qwen3-30B-A3B --to qwen3-mcore
   python -m tools.convert inspect qwen3-mcore
 
@@ -53,10 +53,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _convert(options: argparse.Namespace) -> None:
     from tools.convert.conversion import Conversion
-    from tools.convert.opening import open_source
+    from tools.convert.leftovers import refuse_existing
+    from tools.convert.opening import open_source, place_in_run
     from tools.convert.progress import bar
 
-    source = open_source(options.source, getattr(options, "step", None), workers=options.workers)
+    step, named = getattr(options, "step", None), options.source or options.run_dir
+    to = options.to or place_in_run(named, step)
+    refuse_existing(to)  # before everything is read
+    source = open_source(named, step, workers=options.workers)
     if source.kind != options.kind:
         kinds = {"megatron": "a megatron checkpoint", "hugging_face": "a Hugging Face folder"}
         raise RunError(
@@ -65,11 +69,11 @@ def _convert(options: argparse.Namespace) -> None:
     target = options.target(source, options)
     begun = time.monotonic()
     with bar(source, options.command) as progress:
-        record = Conversion(source, target, options.to, options.workers, progress).run()
+        record = Conversion(source, target, to, options.workers, progress).run()
     seconds = time.monotonic() - begun
     size = sum(part.bytes for m in source.maps.values() for part in source.describe(m))
     print(
-        f"{options.to}: {len(record['tensors'])} tensors, each written once and equal to its "
+        f"{to}: {len(record['tensors'])} tensors, each written once and equal to its "
         f"source; {size / 1e9:.3f} GB in {seconds:.1f} s, {size / 1e9 / seconds:.2f} GB/s"
     )
 
@@ -141,12 +145,13 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(run=_convert, kind=kind, target=target)
-        _places(command)
         if kind == "megatron":
             _step(command)
         if target is _megatron_target:
+            _places(command)
             _sizes(command)
         else:
+            _places_or_run(command)
             command.add_argument(
                 "--dtype",
                 choices=("float32", "bfloat16", "fp8"),
@@ -180,6 +185,18 @@ def _add_verify(commands: Any) -> None:
 def _places(command: argparse.ArgumentParser, to: str = "a folder that does not exist yet") -> None:
     command.add_argument("--from", dest="source", type=Path, required=True, help="what to read")
     command.add_argument("--to", type=Path, required=True, help=to)
+    _workers(command)
+
+
+def _places_or_run(command: argparse.ArgumentParser) -> None:
+    source = command.add_mutually_exclusive_group(required=True)
+    source.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path, help="a training run")
+    source.add_argument("--from", dest="source", type=Path, help="a run, or one checkpoint")
+    command.add_argument(
+        "--to",
+        type=Path,
+        help="a folder that does not exist yet; default: RUN_DIR/hugging_face/STEP",
+    )
     _workers(command)
 
 

@@ -19,6 +19,12 @@ from engine.errors import RunError
 from engine.monitoring.files import replace_json, sync
 
 
+def refuse_existing(to: Path) -> None:
+    """Raise RunError where the target is there already."""
+    if to.exists():
+        raise RunError(f"{to} exists: a conversion never writes over anything")
+
+
 class Leftovers:
     """What of one conversion is there already."""
 
@@ -34,8 +40,7 @@ class Leftovers:
             RunError: the target exists, another process works here, or the leftovers are those of
                 another conversion.
         """
-        if self.to.exists():
-            raise RunError(f"{self.to} exists: a conversion never writes over anything")
+        refuse_existing(self.to)
         try:
             self.target.mkdir(parents=True, exist_ok=True)
             self._records.mkdir(exist_ok=True)

@@ -65,6 +65,21 @@ def _checkpoint(path: Path, step: int | None) -> Path | None:
     return folders.folder(steps[-1] if step is None else step)
 
 
+def place_in_run(path: Path, step: int | None = None) -> Path:
+    """Where a training run keeps one of its checkpoints as a Hugging Face folder.
+
+    Args:
+        path, step: as for :func:`open_source`.
+
+    Raises:
+        RunError: ``path`` is no run's folder.
+    """
+    checkpoint = _checkpoint(path, step) if path.is_dir() else None
+    if checkpoint is None or checkpoint == path:
+        raise RunError(f"{path} is no run's folder; then --to has to name the folder to write")
+    return checkpoint.parents[1] / "hugging_face" / checkpoint.name
+
+
 def companions_of(checkpoint: Path) -> Path:
     """The folder with the checkpoint's config.json and tokenizer: its own, or its run's model.
 
