@@ -1,19 +1,21 @@
-"""The manifest of a checkpoint: size and SHA-256 of every file, so that damage is never loaded.
+"""The manifest of a checkpoint: size and digest of every file, so that damage is never loaded.
 
 It is written last, when all other files are on the disk.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from blake3 import blake3
+
 from engine.monitoring.files import replace_json
 
 NAME = "manifest.json"
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -22,18 +24,22 @@ class Digest:
 
     Attributes:
         bytes: its size.
-        sha256: hexadecimal digest of its content.
+        blake3: hexadecimal digest of its content, as ``b3sum`` prints it.
     """
 
     bytes: int
-    sha256: str
+    blake3: str
 
 
 def digest(file: Path) -> Digest:
     """Read ``file`` once. Raises OSError when it cannot be read."""
-    with file.open("rb") as content:
-        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-        return Digest(content.tell(), sha256)
+    hasher, size = blake3(), 0
+    buffer = memoryview(bytearray(_BLOCK))
+    with file.open("rb", buffering=0) as content:
+        while count := content.readinto(buffer):
+            hasher.update(buffer[:count])
+            size += count
+    return Digest(size, hasher.hexdigest())
 
 
 def write(folder: Path, digests: Mapping[str, Digest]) -> None:
@@ -76,7 +82,7 @@ def _difference(file: Path, expected: Digest) -> str | None:
         if size != expected.bytes:
             return f"{file} has {size:,} bytes, {expected.bytes:,} were written"
         if digest(file) != expected:
-            return f"{file} is damaged: its SHA-256 is not that of what was written"
+            return f"{file} is damaged: its digest is not that of what was written"
     except FileNotFoundError:
         return f"{file} is missing"
     except OSError as error:

@@ -110,7 +110,7 @@ def flip(file: Path) -> str:
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    return "is damaged: its SHA-256 is not that of what was written"
+    return "is damaged: its digest is not that of what was written"
 
 
 def truncate(file: Path) -> str:

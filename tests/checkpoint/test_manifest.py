@@ -35,7 +35,7 @@ def test_a_flipped_bit_is_found_and_its_file_named(tmp_path_factory, file, posit
     content = bytearray(CONTENTS[file])
     content[position % len(content)] ^= 1 << bit
     (folder / file).write_bytes(content)
-    expected = f"{folder / file} is damaged: its SHA-256 is not that of what was written"
+    expected = f"{folder / file} is damaged: its digest is not that of what was written"
     assert manifest.problem(folder) == expected
 
 

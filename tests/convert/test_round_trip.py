@@ -90,6 +90,6 @@ def test_the_checkpoint_is_covered_by_its_manifest_and_its_record(mixture, tmp_p
     stored = all_tensors(mixture)
     assert record["tensors"].keys() == stored.keys()
     for name, found in record["tensors"].items():
-        assert found["shape"] == list(stored[name].shape) and len(found["sha256"]) == 64
+        assert found["shape"] == list(stored[name].shape) and len(found["blake3"]) == 64
         assert (there / found["file"]).is_file()
     assert [entry.name for entry in tmp_path.iterdir()] == ["there"]

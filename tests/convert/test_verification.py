@@ -86,7 +86,7 @@ def test_a_config_that_means_another_model(changed, there):
 def test_a_record_that_lies(mixture, there, tmp_path):
     back = to_hugging_face(there, tmp_path / "back")
     record = json.loads((back / "conversion.json").read_text())
-    record["tensors"][GATE]["sha256"] = "0" * 64
+    record["tensors"][GATE]["blake3"] = "0" * 64
     (back / "conversion.json").write_text(json.dumps(record))
     with pytest.raises(RunError, match=rf"{GATE} is not what .*conversion\.json says"):
         verified(mixture, back)

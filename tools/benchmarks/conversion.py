@@ -2,10 +2,10 @@
 
     python -m tools.benchmarks.conversion [--help]
 
-A model with random weights is written in shards of one expert layer's size, then copied (with
-``shutil.copyfile`` and an fsync, as many files at once as the conversion writes), converted to
-megatron and back, in turns. Conversion reads every source byte once, reads back everything it
-wrote, and hashes each tensor twice; the ratio to the copy says what that proof costs.
+A model of Qwen3-30B-A3B's layers, with fewer experts and random weights, is written in shards, then
+copied (with ``shutil.copyfile`` and an fsync, as many files at once as the conversion writes),
+converted to megatron and back, in turns. Conversion reads every source byte once, reads back
+everything it wrote, and hashes each tensor twice; the ratio to the copy says what that proof costs.
 
 Then a model ``--times`` larger than ``--memory`` is converted in a process of its own, and the
 memory that the process needed beyond its imports is compared with the limit.
@@ -45,15 +45,15 @@ from tools.convert.targets import sync
 
 CONFIG: dict[str, Any] = {
     "model_type": "qwen3_moe",
-    "vocab_size": 8192,
-    "hidden_size": 1024,
-    "intermediate_size": 1024,
-    "num_attention_heads": 16,
+    "vocab_size": 4096,
+    "hidden_size": 2048,
+    "intermediate_size": 6144,
+    "num_attention_heads": 32,
     "num_key_value_heads": 4,
-    "head_dim": 64,
-    "num_experts": 16,
+    "head_dim": 128,
+    "num_experts": 8,
     "num_experts_per_tok": 2,
-    "moe_intermediate_size": 512,
+    "moe_intermediate_size": 768,
     "norm_topk_prob": True,
     "max_position_embeddings": 512,
     "rms_norm_eps": 1e-6,
@@ -90,7 +90,7 @@ class Memory:
 
 def write_model(folder: Path, gigabytes: float, file_bytes: int) -> float:
     """Write random bfloat16 weights, as many layers as make about ``gigabytes``; GB written."""
-    layers = 1
+    layers = 2  # as many as pipeline stages
     while _size({**CONFIG, "num_hidden_layers": layers + 1}) <= gigabytes * 1e9:
         layers += 1
     config = {**CONFIG, "num_hidden_layers": layers}

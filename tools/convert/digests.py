@@ -1,13 +1,13 @@
-"""What a tensor is, in a line: dtype, shape, and SHA-256 of its bytes; and what it must not be."""
+"""What a tensor is, in a line: dtype, shape, digest of its bytes; and what it must not be."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from blake3 import blake3
 from torch import Tensor
 
 from engine.errors import RunError
@@ -22,22 +22,22 @@ class TensorDigest:
 
     dtype: str
     shape: tuple[int, ...]
-    sha256: str
+    blake3: str
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return asdict(self)
+        return dict(vars(self))
 
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> TensorDigest:
         """What :meth:`as_json` gave."""
-        return cls(found["dtype"], tuple(found["shape"]), found["sha256"])
+        return cls(found["dtype"], tuple(found["shape"]), found["blake3"])
 
 
 def tensor_digest(tensor: Tensor) -> TensorDigest:
     """Read every byte of ``tensor``, which is on the CPU."""
     dtype = str(tensor.dtype).removeprefix("torch.")
-    return TensorDigest(dtype, tuple(tensor.shape), hashlib.sha256(bytes_of(tensor)).hexdigest())
+    return TensorDigest(dtype, tuple(tensor.shape), blake3(bytes_of(tensor)).hexdigest())
 
 
 def check_weights(names: Sequence[str], parts: Sequence[Tensor], where: str) -> None:

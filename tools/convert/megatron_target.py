@@ -77,7 +77,7 @@ class MegatronTarget:
                 cuts = self._cuts.pieces(tensor_map.key, expert, whole.shape)
                 pieces += writer.append(tensor_map.key, place, whole, cuts)
             writer.finish()
-            digest = asdict(Digest(writer.bytes, writer.sha256))
+            digest = asdict(Digest(writer.bytes, writer.blake3))
         return {"digest": digest, "pieces": [piece.as_json() for piece in pieces]}
 
     def read_back(

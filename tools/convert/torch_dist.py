@@ -7,15 +7,15 @@ megatron stacks over experts has the expert as its first axis.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from blake3 import blake3
 from torch import Tensor
 from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.filesystem import _StorageInfo
@@ -53,7 +53,7 @@ class Piece:
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return asdict(self)
+        return dict(vars(self))
 
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> Piece:
@@ -79,7 +79,7 @@ class Piece:
 
 
 class PieceWriter:
-    """One file of pieces being written; ``sha256`` is that of all that was written."""
+    """One file of pieces being written; ``blake3`` is the digest of all that was written."""
 
     def __init__(self, path: Path) -> None:
         self._name, self._file = path.name, _Hashed(path.open("wb"))
@@ -91,7 +91,7 @@ class PieceWriter:
         self._file.close()
 
     @property
-    def sha256(self) -> str:
+    def blake3(self) -> str:
         """Hexadecimal digest of the file so far."""
         return self._file.hash.hexdigest()
 
@@ -147,7 +147,7 @@ class _Hashed(io.RawIOBase):
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file, self.hash, self.written = file, hashlib.sha256(), 0
+        self._file, self.hash, self.written = file, blake3(), 0
         self._error: OSError | None = None
 
     def write(self, content: Any) -> int:
