@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 from conversions import to_hugging_face, to_megatron, verified
-from random_models import all_tensors, random_folder
+from random_models import CONFIGS, all_tensors, random_folder
 
 from engine.errors import RunError
 from engine.models.block_fp8 import dequantise, quantise
@@ -46,6 +46,16 @@ def test_the_matrices_are_quantised_and_nothing_else(plain, quantised):
     config = json.loads((quantised / "config.json").read_text())
     assert config["quantization_config"]["weight_block_size"] == [128, 128]
     assert config["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_of_every_family_all_matrices_but_routers_and_heads_are_quantised(name, folders, tmp_path):
+    there = to_megatron(folders[name], tmp_path / "there")
+    fp8 = to_hugging_face(there, tmp_path / "fp8", dtype="fp8")
+    kept = (".gate.weight", "eh_proj.weight", "embed_tokens.weight", "head.weight")
+    assert {n for n, t in all_tensors(fp8).items() if t.dtype == torch.float8_e4m3fn} == {
+        n for n, t in all_tensors(folders[name]).items() if t.ndim == 2 and not n.endswith(kept)
+    }
 
 
 def test_verification_compares_what_was_written(plain, quantised):

@@ -17,9 +17,10 @@ BLOCK = (128, 128)
 KEPT = "e_score_correction_bias"
 """End of the names of DeepSeek's router biases. They move by 0.001 and stay in float32."""
 
-QUANTISED = ("_proj.weight", "kv_a_proj_with_mqa.weight")
-"""Ends of the names of what is quantised: attention's and the experts' matrices."""
+QUANTISED = ("_proj.weight", "_proj_with_mqa.weight", ".w1.weight", ".w2.weight", ".w3.weight")
+"""Ends of the names of what is quantised: attention's and the experts' matrices, as published."""
 NOT_QUANTISED = "eh_proj.weight"
+"""SGLang reads the prediction head's projection unquantised (models/deepseek_nextn.py)."""
 QUANTIZATION = {
     "activation_scheme": "dynamic",
     "fmt": "e4m3",
