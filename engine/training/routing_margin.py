@@ -9,7 +9,6 @@ rare, but over a run they happen, and no kernel is to blame.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -19,11 +18,12 @@ from megatron.core.transformer.moe.router import TopKRouter
 from torch import Tensor
 
 from engine.data.packing import PackedRow
+from engine.monitoring.closing import Closing
 from engine.parallel.context import whole_row
 from engine.training.forward import Row
 
 
-class RoutingMargins:
+class RoutingMargins(Closing):
     """Records the margins of forward passes that run inside its ``with`` block."""
 
     def __init__(self, chunks: Sequence[torch.nn.Module]) -> None:
@@ -36,12 +36,8 @@ class RoutingMargins:
         self._hooks = [router.register_forward_hook(self._see) for router in self._routers]
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Stop recording."""
         for hook in self._hooks:
             hook.remove()
 

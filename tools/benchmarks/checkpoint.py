@@ -11,7 +11,6 @@ With fewer cores than ranks and their writers the writing slows the updates down
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from engine.config.layout import LayoutConfig
+from tools.benchmarks import report
 from tools.benchmarks.checkpoint_saves import WAYS, Turn, take_turns
 from tools.benchmarks.rank_pool import RankPool
 
@@ -84,9 +84,7 @@ def model_of(options: argparse.Namespace) -> dict[str, Any]:
 
 def options_of_command_line() -> argparse.Namespace:
     """Read the arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = report.command_line(__doc__)
     add = parser.add_argument
     add("--hidden", type=int, default=256, help="(default: %(default)s)")
     add("--layers", type=int, default=4, help="(default: %(default)s)")
@@ -95,7 +93,6 @@ def options_of_command_line() -> argparse.Namespace:
     add("--tokens", type=int, default=512, help="of an update and rank (default: %(default)s)")
     add("--turns", type=int, default=5, help="(default: %(default)s)")
     add("--folder", type=Path, help="on the file system to be measured (default: a temporary one)")
-    add("--json", type=Path, help="write the results here as well")
     return parser.parse_args()
 
 
@@ -121,14 +118,8 @@ def main() -> None:
         print(f"{result.way:14}{''.join(f'{t:12.3f}' for t in times)}{result.mib:10.0f}")
     for name, ratio in ratios(results).items():
         print(f"{name}: {ratio:.2f}")
-    if options.json:
-        settings = {name: str(value) for name, value in vars(options).items() if name != "json"}
-        report = {
-            "settings": settings,
-            "results": [asdict(result) for result in results.values()],
-            "ratios": ratios(results),
-        }
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    found = [asdict(result) for result in results.values()]
+    report.write(options, results=found, ratios=ratios(results))
 
 
 if __name__ == "__main__":

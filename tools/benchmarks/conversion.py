@@ -34,6 +34,8 @@ from engine.models.family import family_of
 from engine.models.holdings import whole_tensors
 from engine.models.hugging_face import INDEX
 from engine.models.weight_rules import expand
+from tools.benchmarks import report
+from tools.benchmarks.memory import peak, start_peak
 from tools.convert.conversion import Conversion
 from tools.convert.cuts import Cuts
 from tools.convert.hugging_face_target import HuggingFaceTarget
@@ -210,24 +212,16 @@ def child(source: Path, options: argparse.Namespace) -> None:
     file_bytes = int(options.file_megabytes * 1e6)
     there, back = source.with_name("large-there"), source.with_name("large-back")
     open_source(source)  # what only the first conversion imports
-    Path("/proc/self/clear_refs").write_text("5")  # the peak becomes what is resident now
-    before = _peak()
+    start_peak("cpu")
+    before = peak("cpu")  # what is resident now
     to_megatron(source, there, options.workers, file_bytes)
     to_hugging_face(there, back, options.workers, file_bytes)
-    print(json.dumps({"needed": _peak() - before}))
-
-
-def _peak() -> float:
-    """Largest resident memory so far, MB; ``getrusage`` would begin with that of the parent."""
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line) / 1e3
+    print(json.dumps({"needed": (peak("cpu") - before) / 1e6}))
 
 
 def main() -> None:
     """Measure, print, and write JSON where asked to."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = report.command_line(__doc__)
     add = parser.add_argument
     add("--gigabytes", type=float, default=1.0, help="of the timed model (default: %(default)s)")
     add("--file-megabytes", type=float, default=100, help="largest file (default: %(default)s)")
@@ -236,7 +230,6 @@ def main() -> None:
     add("--memory", type=float, default=256, help="limit in MB (default: %(default)s)")
     add("--times", type=float, default=4, help="model to limit (default: %(default)s)")
     add("--folder", type=Path, help="where to write (default: the temporary folder)")
-    add("--json", type=Path, help="write the results here as well")
     add("--child", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -261,9 +254,7 @@ def _show(options: argparse.Namespace, speeds: Speeds, memory: Memory) -> None:
         f"({memory.needed / memory.model:.2f} of the model; the largest tensor has "
         f"{memory.largest:.0f} MB, {options.workers} files at once)"
     )
-    if options.json:
-        report = {"speeds": asdict(speeds), "memory": asdict(memory)}
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    report.write(options, speeds=asdict(speeds), memory=asdict(memory))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ that of a whole update. Both are ratios to the plain run.
 
 from __future__ import annotations
 
-import argparse
 import time
 from statistics import median
 from typing import Any
@@ -27,6 +26,7 @@ from engine.config.training import TrainingConfig
 from engine.data.packing import PackedRow, pack
 from engine.errors import clear_errors
 from engine.training.policy import Policy
+from tools.benchmarks import report
 from tools.benchmarks.parity.models import MLA_MOE
 from tools.benchmarks.rank_pool import RankPool
 
@@ -107,28 +107,27 @@ def _loss(logp: Tensor, entropy: Tensor, row: Row) -> tuple[Tensor, dict[str, Te
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.benchmarks.levers",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = report.command_line(__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="times that each lever is measured")
-    rounds = parser.parse_args().rounds
+    options = parser.parse_args()
     layout = LayoutConfig(processes=1)
     kept: dict[str, int] = {}
     seconds: dict[str, list[float]] = {name: [] for name in LEVERS}
     with RankPool(1) as pool:
-        for _ in range(rounds):
+        for _ in range(options.rounds):
             for name, levers in LEVERS.items():
                 given = {"levers": levers, "rounds": 2}
                 (found,) = pool.run(kept_and_seconds, layout, 600.0, **given)
                 kept[name] = found[0]
                 seconds[name] += found[1]
     print(f"{'lever':<28}{'kept':>8}{'time':>8}   plain: {kept['plain'] / 2**20:.1f} MiB")
+    results = []
     for name in LEVERS:
         memory = kept[name] / kept["plain"]
         slower = median(seconds[name]) / median(seconds["plain"])
         print(f"{name:<28}{memory:8.2f}{slower:8.2f}")
+        results.append({"lever": name, "kept": memory, "time": slower})
+    report.write(options, plain_bytes=kept["plain"], results=results)
 
 
 if __name__ == "__main__":

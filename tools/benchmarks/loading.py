@@ -11,7 +11,6 @@ interpreter free, as a trainer's kernels do). On a machine with a GPU batches en
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import tempfile
 import time
@@ -30,6 +29,7 @@ from engine.data.order import Shuffled
 from engine.data.token_dataset import TokenDataset, write_dataset
 from engine.errors import clear_errors
 from engine.platform.accelerator import has_gpu
+from tools.benchmarks import report
 from tools.benchmarks.packing import drawn_lengths
 
 VOCABULARY = 50_000
@@ -149,9 +149,7 @@ def table(results: Sequence[Result]) -> str:
 
 def main() -> None:
     """Measure, print the table, and write JSON where asked to."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = report.command_line(__doc__)
     add = parser.add_argument
     add("--samples", type=int, default=4000, help="of the dataset (default: %(default)s)")
     add("--median", type=float, default=600, help="tokens (default: %(default)s)")
@@ -165,16 +163,12 @@ def main() -> None:
     add("--steps", type=int, default=50, help="of a turn (default: %(default)s)")
     add("--repeats", type=int, default=3, help="turns of each loader (default: %(default)s)")
     add("--seed", type=int, default=0)
-    add("--json", type=Path, help="write the results here as well")
     options = parser.parse_args()
     with clear_errors(), tempfile.TemporaryDirectory() as folder:
         results = measure(options, Path(folder))
     print(table(results))
-    if options.json:
-        settings = {name: str(value) for name, value in vars(options).items() if name != "json"}
-        device = "gpu" if has_gpu() else "cpu"
-        report = {"device": device, "settings": settings, "results": list(map(asdict, results))}
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    device = "gpu" if has_gpu() else "cpu"
+    report.write(options, device=device, results=[asdict(result) for result in results])
 
 
 if __name__ == "__main__":

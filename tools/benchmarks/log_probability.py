@@ -19,14 +19,12 @@ does falls on both. The defaults take two to four minutes on two idle cores.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
-from pathlib import Path
 from statistics import median
 
 import psutil
@@ -35,6 +33,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from engine.training.log_probability import log_probability_and_entropy
+from tools.benchmarks import report
 from tools.benchmarks.memory import peak, resident, start_peak
 
 Scores = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -212,9 +211,7 @@ def line(results: dict[str, Result]) -> str:
 
 def options_of_command_line() -> argparse.Namespace:
     """Read the arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = report.command_line(__doc__)
     gpu = torch.cuda.is_available()
     free = torch.cuda.mem_get_info()[0] if gpu else psutil.virtual_memory().available
     add = parser.add_argument
@@ -232,7 +229,6 @@ def options_of_command_line() -> argparse.Namespace:
         default=round(free / 2**31, 1),
         help="sizes where naive would need more are left out (default: half of what is free)",
     )
-    add("--json", type=Path, help="write the results here as well")
     return parser.parse_args()
 
 
@@ -249,11 +245,8 @@ def main() -> None:
     for results in measure(options):
         print(line(results), flush=True)
         found += results.values()
-    if options.json:
-        settings = {name: value for name, value in vars(options).items() if name != "json"}
-        settings |= {"device_name": device, "threads": torch.get_num_threads()}
-        report = {"settings": settings, "results": [asdict(result) for result in found]}
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    machine = {"device": device, "threads": torch.get_num_threads()}
+    report.write(options, machine=machine, results=[asdict(result) for result in found])
 
 
 if __name__ == "__main__":

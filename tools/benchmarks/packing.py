@@ -10,16 +10,15 @@ counted, so every machine prints the same.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import log
-from pathlib import Path
 
 from engine.data.minibatches import Minibatch, Row, plan_minibatches
 from engine.errors import clear_errors
+from tools.benchmarks import report
 
 
 @dataclass(frozen=True)
@@ -129,9 +128,7 @@ def table(results: Sequence[Result]) -> str:
 
 def main() -> None:
     """Plan, print the table, and write JSON where asked to."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = report.command_line(__doc__)
     add = parser.add_argument
     add("--samples", type=int, default=8192, help="of the rollout (default: %(default)s)")
     add("--minibatches", type=int, default=16, help="(default: %(default)s)")
@@ -141,15 +138,11 @@ def main() -> None:
     add("--limit", type=int, default=32768, help="longest sample (default: %(default)s)")
     add("--tokens-per-microbatch", type=int, default=32768, help="(default: %(default)s)")
     add("--seed", type=int, default=0)
-    add("--json", type=Path, help="write the results here as well")
     options = parser.parse_args()
     with clear_errors():
         results = measure(options)
     print(table(results))
-    if options.json:
-        settings = {name: str(value) for name, value in vars(options).items() if name != "json"}
-        report = {"settings": settings, "results": [asdict(result) for result in results]}
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    report.write(options, results=[asdict(result) for result in results])
 
 
 if __name__ == "__main__":

@@ -16,13 +16,13 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from types import TracebackType
 from typing import Any
 
 import torch
 
 from engine.config.layout import LayoutConfig
 from engine.errors import RunError
+from engine.monitoring.closing import Closing
 from engine.platform import accelerator
 from tools.benchmarks.local_servers import FreePorts
 from tools.benchmarks.shared_gpu import nccl_settings
@@ -38,7 +38,7 @@ is large should be returned by rank 0 alone.
 """
 
 
-class RankPool:
+class RankPool(Closing):
     """Up to ``ranks`` processes, started on entering, ended on leaving."""
 
     def __init__(self, ranks: int, environment: Mapping[str, str] | None = None) -> None:
@@ -56,12 +56,8 @@ class RankPool:
         self._start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End the ranks; what a case still does is lost."""
         self._end()
 
     def run(

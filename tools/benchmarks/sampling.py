@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import random
 import tempfile
 import time
@@ -26,6 +25,7 @@ from engine.errors import clear_errors
 from engine.platform.sglang_cpu.plugin import ATTENTION_BACKEND
 from engine.rollout.client import Sampling, connect
 from engine.rollout.server import Server, servers
+from tools.benchmarks import report
 from tools.benchmarks.local_servers import FreePorts, RunningServer, running, urls
 from tools.benchmarks.tiny_model import VOCABULARY, tiny_qwen3_moe
 
@@ -152,9 +152,7 @@ def table(results: Sequence[Result]) -> str:
 
 def main() -> None:
     """Measure, print the table, and write JSON where asked to."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = report.command_line(__doc__)
     add = parser.add_argument
     add("--model", type=Path, help="Hugging Face folder (default: a random 0.2M-parameter MoE)")
     add("--servers", type=int, default=2, help="servers of each kind (default: %(default)s)")
@@ -164,15 +162,11 @@ def main() -> None:
     add("--max-new-tokens", type=int, default=60, help="(default: %(default)s)")
     add("--max-total-tokens", type=int, default=65536, help="KV cache (default: %(default)s)")
     add("--repeats", type=int, default=8, help="rollouts of each kind (default: %(default)s)")
-    add("--json", type=Path, help="write the results here as well")
     options = parser.parse_args()
     with clear_errors(), tempfile.TemporaryDirectory() as folder:
         results = measure(options, Path(folder))
     print(table(results))
-    if options.json:
-        settings = {name: str(value) for name, value in vars(options).items() if name != "json"}
-        report = {"settings": settings, "results": [asdict(result) for result in results]}
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    report.write(options, results=[asdict(result) for result in results])
 
 
 if __name__ == "__main__":

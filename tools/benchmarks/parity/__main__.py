@@ -9,15 +9,14 @@ is compared by name. Exit status 1 where a bound is exceeded.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from engine.errors import RunError, clear_errors
+from tools.benchmarks import report
 from tools.benchmarks.parity.compare import (
     MAX_LOSS_DIFFERENCE,
     MAX_WEIGHT_DIFFERENCE,
@@ -61,9 +60,7 @@ def main() -> int:
                 rows.append(row)
     failed = [row for row in rows if not row.holds]
     print(f"{len(rows)} cases, {len(failed)} beyond a bound, {time.monotonic() - begun:.0f} s")
-    if arguments.json is not None:
-        lines = [{**asdict(row), "holds": row.holds} for row in rows]
-        arguments.json.write_text(json.dumps(lines, indent=1))
+    report.write(arguments, cases=[{**asdict(row), "holds": row.holds} for row in rows])
     return 1 if failed else 0
 
 
@@ -103,18 +100,13 @@ def _print(row: Row) -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.benchmarks.parity",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = report.command_line(__doc__, "python -m tools.benchmarks.parity")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--updates", nargs="+", choices=LOSSES, default=list(LOSSES))
     parser.add_argument(
         "--layouts", nargs="+", default=[], metavar="NAME", help='e.g. "tp2 pp2"; default: all'
     )
     parser.add_argument("--processes", type=int, default=8, help="leave out larger layouts")
-    parser.add_argument("--json", type=Path, help="write the table to this file, too")
     return parser.parse_args()
 
 

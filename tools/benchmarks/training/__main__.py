@@ -42,6 +42,7 @@ from engine.models.family import family_of
 from engine.models.flops import training_flops
 from engine.monitoring.environment import describe_environment
 from engine.platform import accelerator
+from tools.benchmarks import report
 from tools.benchmarks.packing import drawn_lengths
 from tools.benchmarks.rank_pool import RankPool
 from tools.benchmarks.training.results import (
@@ -89,8 +90,7 @@ def main() -> None:
     ]
     print("\n".join([HEAD, *map(line, rows)]))
     print(f"the baseline's own spread: {spread(turns[chosen[0].name]):.1%}")
-    if options.json:
-        options.json.write_text(json.dumps(_report(rows, layout, work, options), indent=1) + "\n")
+    report.write(options, **_results(rows, layout, work))
 
 
 def take_turns(
@@ -213,24 +213,16 @@ def _heading(
     )
 
 
-def _report(
-    rows: Sequence[Result], layout: LayoutConfig, work: Work, options: argparse.Namespace
-) -> dict[str, Any]:
-    settings = {name: value for name, value in vars(options).items() if name != "json"}
+def _results(rows: Sequence[Result], layout: LayoutConfig, work: Work) -> dict[str, Any]:
     return {
         "benchmark": "training",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": describe_environment(
             device=work.device, kernels=rows[0].kernels, layout=layout.model_dump()
         ),
-        "settings": {name: _plain(value) for name, value in settings.items()},
         "step": {"tokens": work.tokens, "flops": work.flops},
         "rows": [asdict(row) for row in rows],
     }
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
 
 
 def _size(text: str) -> tuple[str, int]:
@@ -239,11 +231,7 @@ def _size(text: str) -> tuple[str, int]:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.benchmarks.training",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = report.command_line(__doc__, "python -m tools.benchmarks.training")
     gpu = accelerator.has_gpu()
     default = " (default: %(default)s)"
     processes = torch.cuda.device_count() if gpu else min(2, os.cpu_count() or 1)
@@ -264,7 +252,6 @@ def _parse() -> argparse.Namespace:
     add("--rounds", type=int, default=2, help=f"turns of each row{default}")
     add("--row-seconds", type=float, default=240, help=f"no row may take longer{default}")
     add("--seed", type=int, default=0, help=f"of the lengths{default}")
-    add("--json", type=Path, help="write the results here as well")
     options = parser.parse_args()
     if options.limit > options.tokens_per_microbatch:
         raise RunError(
