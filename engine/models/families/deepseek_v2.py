@@ -15,12 +15,12 @@ from typing import Any
 from engine.errors import RunError
 from engine.models.families import layer_rules
 from engine.models.families.fine_grained_experts import (
-    dense_and_sparse,
+    decoder_rules,
     expert_arguments,
     group_arguments,
 )
 from engine.models.families.latent_attention import attention_arguments
-from engine.models.families.layer_rules import Place
+from engine.models.families.trunk import trunk_arguments
 from engine.models.family import Family, HuggingFaceConfig, check_expressed
 from engine.models.weight_rules import Rule
 
@@ -30,6 +30,7 @@ _EXPRESSED = {
     "mlp_bias": False,
     "tie_word_embeddings": False,
     "moe_layer_freq": 1,
+    "num_nextn_predict_layers": 0,
     "scoring_func": "softmax",
     # DeepSeek's code then leaves routed_scaling_factor out, transformers' never normalises.
     "norm_topk_prob": False,
@@ -47,11 +48,7 @@ def architecture(config: HuggingFaceConfig) -> dict[str, Any]:
     """
     check_expressed(config, _EXPRESSED)
     return {
-        "num_layers": config["num_hidden_layers"],
-        "hidden_size": config["hidden_size"],
-        "ffn_hidden_size": config["intermediate_size"],
-        "layernorm_epsilon": config["rms_norm_eps"],
-        "init_method_std": config.get("initializer_range", 0.02),
+        **trunk_arguments(config),
         **attention_arguments(config),
         **expert_arguments(config),
         **_router(config),
@@ -72,21 +69,7 @@ def _router(config: HuggingFaceConfig) -> dict[str, Any]:
 
 def rules(config: HuggingFaceConfig) -> Sequence[Rule]:
     """Names and joins of every weight."""
-    dense, sparse = dense_and_sparse(config)
-    return [
-        *layer_rules.outside_the_layers(config),
-        *_attention(layer_rules.decoder_layers(range(config["num_hidden_layers"])), config),
-        *layer_rules.dense_mlp(layer_rules.decoder_layers(dense)),
-        *layer_rules.experts(
-            layer_rules.decoder_layers(sparse),
-            config["n_routed_experts"],
-            shared=bool(config.get("n_shared_experts")),
-        ),
-    ]
-
-
-def _attention(place: Place, config: HuggingFaceConfig) -> list[Rule]:
-    return layer_rules.latent_attention(place, query_rank=config["q_lora_rank"])
+    return decoder_rules(config, layer_rules.latent_attention, router_bias=False)
 
 
 FAMILY = Family("deepseek_v2", architecture, rules)

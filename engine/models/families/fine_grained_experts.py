@@ -6,10 +6,14 @@ may be limited to some groups of experts. DeepSeekMoE (arXiv 2401.06066).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from engine.errors import RunError
+from engine.models.families import layer_rules
+from engine.models.families.layer_rules import Place
 from engine.models.family import HuggingFaceConfig
+from engine.models.weight_rules import Rule
 
 BIAS_UPDATE_RATE = 0.001
 """By how much an update moves an expert's bias: gamma in section 4.2 of arXiv 2412.19437."""
@@ -61,7 +65,33 @@ def group_arguments(config: HuggingFaceConfig) -> dict[str, Any]:
     return {"moe_router_num_groups": groups, "moe_router_group_topk": kept}
 
 
-def dense_and_sparse(config: HuggingFaceConfig) -> tuple[range, range]:
-    """The layers without and with experts."""
-    layers, dense = config["num_hidden_layers"], config["first_k_dense_replace"]
-    return range(min(dense, layers)), range(min(dense, layers), layers)
+def decoder_rules(
+    config: HuggingFaceConfig,
+    attention: Callable[[Place, HuggingFaceConfig], list[Rule]],
+    *,
+    router_bias: bool,
+) -> list[Rule]:
+    """Every weight of such a model: a few dense layers, sparse ones, and any prediction head.
+
+    Args:
+        config: contents of ``config.json``.
+        attention: rules of the attention at a place.
+        router_bias: whether the router has DeepSeek-V3's bias for balance.
+    """
+
+    def layer(place: Place, sparse: bool) -> list[Rule]:
+        if not sparse:
+            return [*attention(place, config), *layer_rules.dense_mlp(place)]
+        count, shared = config["n_routed_experts"], bool(config.get("n_shared_experts"))
+        experts = layer_rules.experts(place, count, bias=router_bias, shared=shared)
+        return [*attention(place, config), *experts]
+
+    layers = range(config["num_hidden_layers"])
+    first = config["first_k_dense_replace"]
+    dense, sparse = layers[:first], layers[first:]
+    return [
+        *layer_rules.outside_the_layers(config),
+        *layer(layer_rules.decoder_layers(dense), False),
+        *layer(layer_rules.decoder_layers(sparse), True),
+        *layer_rules.prediction_head(config, lambda place: layer(place, bool(sparse))),
+    ]

@@ -12,7 +12,7 @@ from typing import Any
 
 from engine.models.families import layer_rules
 from engine.models.families.fine_grained_experts import (
-    dense_and_sparse,
+    decoder_rules,
     expert_arguments,
     sigmoid_router,
 )
@@ -48,29 +48,16 @@ def architecture(config: HuggingFaceConfig) -> dict[str, Any]:
 
 def rules(config: HuggingFaceConfig) -> Sequence[Rule]:
     """Names and joins of every weight."""
-    dense, sparse = dense_and_sparse(config)
-    return [
-        *layer_rules.outside_the_layers(config),
-        *_layer(layer_rules.decoder_layers(dense), config, sparse=False),
-        *_layer(layer_rules.decoder_layers(sparse), config, sparse=True),
-        *layer_rules.prediction_head(
-            config, lambda place: _layer(place, config, sparse=bool(sparse))
-        ),
-    ]
+    return decoder_rules(config, _attention, router_bias=True)
 
 
-def _layer(place: Place, config: HuggingFaceConfig, *, sparse: bool) -> list[Rule]:
-    attention = layer_rules.grouped_query_attention(
+def _attention(place: Place, config: HuggingFaceConfig) -> list[Rule]:
+    return layer_rules.grouped_query_attention(
         place,
         config,
         bias=bool(config.get("attention_bias")),
         qk_norm=bool(config.get("use_qk_norm")),
     )
-    if not sparse:
-        return [*attention, *layer_rules.dense_mlp(place)]
-    shared = bool(config.get("n_shared_experts"))
-    count = config["n_routed_experts"]
-    return [*attention, *layer_rules.experts(place, count, bias=True, shared=shared)]
 
 
 FAMILY = Family("glm4_moe", architecture, rules)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from engine.models.families.trunk import trunk_arguments
 from engine.models.family import HuggingFaceConfig, head_dim
 from engine.models.rope import ROPE_TYPES, rope_settings
 
@@ -22,12 +23,8 @@ def shared_arguments(
     """
     rope_settings(config, ROPE_TYPES, partial_rotation=partial_rotation)
     return {
-        "num_layers": config["num_hidden_layers"],
-        "hidden_size": config["hidden_size"],
-        "ffn_hidden_size": config["intermediate_size"],
+        **trunk_arguments(config),
         "num_attention_heads": config["num_attention_heads"],
         "num_query_groups": config["num_key_value_heads"],
         "kv_channels": head_dim(config),
-        "layernorm_epsilon": config["rms_norm_eps"],
-        "init_method_std": config.get("initializer_range", 0.02),
     }

@@ -102,12 +102,10 @@ def grouped_query_attention(
     return rules
 
 
-def latent_attention(place: Place, *, query_rank: int | None) -> list[Rule]:
+def latent_attention(place: Place, config: HuggingFaceConfig) -> list[Rule]:
     """DeepSeek's multi-head latent attention and the norm before it.
 
-    Args:
-        place: of the layers.
-        query_rank: rank of the query's compression; None for a query that is not compressed.
+    The query is compressed to the rank ``q_lora_rank``, or not where that is None.
     """
     here, there = "self_attention.", "self_attn."
     same = {
@@ -116,7 +114,7 @@ def latent_attention(place: Place, *, query_rank: int | None) -> list[Rule]:
         "linear_kv_up_proj.weight": "kv_b_proj.weight",
         "linear_proj.weight": "o_proj.weight",
     }
-    if query_rank is None:
+    if config["q_lora_rank"] is None:
         same["linear_q_proj.weight"] = "q_proj.weight"
     else:
         same["linear_q_down_proj.weight"] = "q_a_proj.weight"
