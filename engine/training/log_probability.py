@@ -58,6 +58,16 @@ def log_probability_and_entropy(
     Raises:
         ValueError: the shapes, types or numbers do not fit together.
     """
+    _check(hidden, weight, targets, temperature, chunk_tokens)
+    chosen, entropy = _LogProbabilityAndEntropy.apply(
+        hidden, weight, targets, temperature, group, chunk_tokens
+    )
+    return chosen, entropy
+
+
+def _check(
+    hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, chunk_tokens: int
+) -> None:
     if (
         hidden.dim() != 2
         or weight.shape[1:] != hidden.shape[1:]
@@ -76,10 +86,6 @@ def log_probability_and_entropy(
         raise ValueError(
             f"expected temperature > 0 and chunk_tokens >= 1, found {temperature}, {chunk_tokens}"
         )
-    chosen, entropy = _LogProbabilityAndEntropy.apply(
-        hidden, weight, targets, temperature, group, chunk_tokens
-    )
-    return chosen, entropy
 
 
 class _LogProbabilityAndEntropy(torch.autograd.Function):
