@@ -3,19 +3,31 @@
 # Never run on a GPU: none was at hand.
 set -uo pipefail
 
+benchmarks=(training-qwen3 training-deepseek-v3 training-levers log_probability loading)
+test_files=()
+for file in "$(dirname "${BASH_SOURCE[0]}")"/test_*_on_gpu.py; do
+    test_files+=("$(basename "$file" .py)")
+done
+all_steps=("${test_files[@]}" "${benchmarks[@]}")
+
 usage() {
     cat <<'TEXT'
-usage: bash tests/gpu/run.sh [OUT_DIR] [tests|bench]
+usage: bash tests/gpu/run.sh [OUT_DIR] [STEP ...]
 
 Runs the tests marked gpu and the benchmarks, and leaves in OUT_DIR (default: artefacts/gpu-<date>):
 
   environment.json   device, packages, kernels, commit
   summary.json       each step: status (passed, failed, timeout, killed), seconds, file of results
-  tests.xml          pytest's results (JUnit)
-  <benchmark>.json   training of two cut models in BF16 and FP8, log_probability, loading
+  <test>.xml         pytest's results of a file of tests (JUnit)
+  <benchmark>.json   training of two cut models in BF16 and FP8 and with each lever,
+                     log_probability, loading
   <step>.log         what each step printed
 
-  tests, bench       one half of it; default: both
+  STEP               tests, bench, or single steps, so that every call is short where calls have a
+                     limit; a later call into the same folder adds to its summary. Default: all of
+TEXT
+    printf '                     %s\n' "${all_steps[@]}"
+    cat <<'TEXT'
   R1_VENV            the environment's folder, from this repository's root; default: .venv
                      (bash launchers/setup.sh gpu test makes it)
 
@@ -24,18 +36,24 @@ nothing could start. Without a GPU tests are skipped and benchmarks are tiny: a 
 TEXT
 }
 
-out='' part=all
+out='' chosen=()
 for argument in "$@"; do
     case $argument in
         -h | --help) usage; exit 0 ;;
-        tests | bench) part=$argument ;;
+        tests) chosen+=("${test_files[@]}") ;;
+        bench) chosen+=("${benchmarks[@]}") ;;
         -*) usage >&2; exit 2 ;;
         *)
+            if [[ " ${all_steps[*]} " == *" $argument "* ]]; then
+                chosen+=("$argument")
+                continue
+            fi
             [[ -z $out ]] || { usage >&2; exit 2; }
             out=$(realpath -m -- "$argument")
             ;;
     esac
 done
+((${#chosen[@]})) || chosen=("${all_steps[@]}")
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 2
 out=${out:-$PWD/artefacts/gpu-$(date +%Y-%m-%d)}
@@ -105,16 +123,20 @@ step() {
     summary
 }
 
-# Written after every step: an interrupted run leaves what it has.
+# Written after every step: an interrupted run leaves what it has, and what earlier calls left.
 summary() {
     "$python" - "$steps" "$out/summary.json" <<'PY'
 import json, pathlib, sys
 
+file = pathlib.Path(sys.argv[2])
+earlier = json.loads(file.read_text()) if file.exists() else []
 lines = [line.split("\t") for line in pathlib.Path(sys.argv[1]).read_text().splitlines()]
-rows = [{"step": s, "status": how, "seconds": int(t), "file": f} for s, how, t, f in lines]
-for row in rows:  # a step that failed early has left no file
-    row["file"] = row["file"] if pathlib.Path(sys.argv[2]).with_name(row["file"]).exists() else None
-pathlib.Path(sys.argv[2]).write_text(json.dumps(rows, indent=1) + "\n")
+rows = {row["step"]: row for row in earlier}
+rows |= {s: {"step": s, "status": how, "seconds": int(t), "file": f} for s, how, t, f in lines}
+for row in rows.values():  # a step that failed early has left no file
+    there = row["file"] is not None and file.with_name(row["file"]).exists()
+    row["file"] = row["file"] if there else None
+file.write_text(json.dumps(list(rows.values()), indent=1) + "\n")
 PY
 }
 
@@ -132,41 +154,55 @@ found = describe_environment(
 open(sys.argv[1], "w").write(json.dumps(found, indent=1) + "\n")' "$out/environment.json"
 }
 
-run_tests() {
-    step tests 3600 tests.xml \
-        "$python" -m pytest -m gpu tests/gpu --junit-xml="$out/tests.xml" --timeout 900
-}
-
-# training NAME CONFIG: BF16 beside every FP8 recipe; one that the device cannot do says so
+# training NAME CONFIG ROW...: beside the baseline; what the device cannot do says so
 training() {
+    local name=$1 config=$2
     local sizes=(--samples 4 --median 20 --limit 64 --tokens-per-microbatch 64 --steps 1 --rounds 1)
+    shift 2
     if ((gpu)); then
-        sizes=(--model "tools/benchmarks/configs/$2.json")
-        sizes+=(--samples 16 --median 3000 --limit 16384 --tokens-per-microbatch 16384 --rounds 3)
+        sizes=(--model "tools/benchmarks/configs/$config.json")
+        sizes+=(--samples 16 --median 3000 --limit 16384 --tokens-per-microbatch 16384)
+        # With all its words the state of its 4 billion parameters would fill an H100.
+        [[ $config != deepseek* ]] || sizes+=(--vocabulary 32768)
     fi
-    step "$1" 3600 "$1.json" "$python" -m tools.benchmarks.training --processes 1 "${sizes[@]}" \
-        --rows "fp8 blockwise" "fp8 tensorwise" "fp8 delayed" "fp8 mxfp8" --json "$out/$1.json"
+    step "$name" 3600 "$name.json" "$python" -m tools.benchmarks.training --processes 1 \
+        "${sizes[@]}" --json "$out/$name.json" --rows "$@"
 }
 
-run_benchmarks() {
-    local scores=() batches=()
+run() {
+    local scores=() batches=() qwen3=qwen3_30b_a3b_4_layers
+    local fp8=("fp8 blockwise" "fp8 tensorwise" "fp8 parameters" "fp8 delayed" "fp8 mxfp8")
     if ((gpu)); then
         scores=(--hidden 2048 --vocabulary 151936)
     else
         scores=(--tokens 64 --hidden 32 --vocabulary 128 --repeats 1)
         batches=(--samples 200 --steps 2 --repeats 1 --median 50 --limit 200)
     fi
-    training training-qwen3 qwen3_30b_a3b_4_layers
-    training training-deepseek-v3 deepseek_v3_2_layers_32_experts
-    step log_probability 1800 log_probability.json \
-        "$python" -m tools.benchmarks.log_probability "${scores[@]}" \
-        --json "$out/log_probability.json"
-    step loading 1800 loading.json \
-        "$python" -m tools.benchmarks.loading "${batches[@]}" --json "$out/loading.json"
+    case $1 in
+        test_*)
+            step "$1" 1800 "$1.xml" "$python" -m pytest -m gpu "tests/gpu/$1.py" \
+                --junit-xml="$out/$1.xml" --timeout 900
+            ;;
+        training-qwen3) training "$1" $qwen3 "${fp8[@]}" ;;
+        training-deepseek-v3) training "$1" deepseek_v3_2_layers_32_experts "${fp8[@]}" ;;
+        training-levers)
+            training "$1" $qwen3 "recompute selective" "recompute full" "dispatcher allgather" \
+                "overlap gradients" "overlap both" "optimizer offload"
+            ;;
+        log_probability)
+            step "$1" 1800 "$1.json" "$python" -m tools.benchmarks.log_probability \
+                "${scores[@]}" --json "$out/$1.json"
+            ;;
+        loading)
+            step "$1" 1800 "$1.json" "$python" -m tools.benchmarks.loading \
+                "${batches[@]}" --json "$out/$1.json"
+            ;;
+    esac
 }
 
 environment
-[[ $part == bench ]] || run_tests
-[[ $part == tests ]] || run_benchmarks
+for chosen_step in "${chosen[@]}"; do
+    run "$chosen_step"
+done
 echo "results: $out"
 exit $failed

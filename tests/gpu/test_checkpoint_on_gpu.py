@@ -37,3 +37,16 @@ def test_a_checkpoint_of_one_kind_of_layers_loads_into_the_other(
     assert not before[embedding].equal(saved[embedding])
     for key, weight in saved.items():
         assert after[key].equal(weight), key
+
+
+@pytest.mark.parametrize("model", WIDE_MODELS)
+def test_a_checkpoint_of_the_gpu_loads_where_there_is_none(
+    rank: RankPool, tmp_path: Path, model: str
+) -> None:
+    given = {"model": WIDE_MODELS[model], "dtype": "bfloat16", "folder": tmp_path}
+    saved = rank.run(save, ONE, layers="engine", **given)[0]
+    with RankPool(1, {"CUDA_VISIBLE_DEVICES": ""}) as without:
+        _, after = without.run(load, ONE, layers="torch", **given)[0]
+    assert set(after) == set(saved)
+    for key, weight in saved.items():
+        assert after[key].equal(weight), key

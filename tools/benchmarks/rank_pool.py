@@ -3,8 +3,7 @@
 Importing torch and megatron takes a rank longer than a small training run. So one server process
 imports them once, the ranks are forked from it, and each layout ("case") starts process groups of
 its own among the first ranks. CUDA does not survive a fork: with a GPU each rank imports for
-itself.
-More ranks than GPUs share them as :mod:`tools.benchmarks.shared_gpu` says.
+itself. More ranks than GPUs share them as :mod:`tools.benchmarks.shared_gpu` says.
 """
 
 from __future__ import annotations

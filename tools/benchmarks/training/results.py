@@ -11,6 +11,7 @@ from engine.monitoring.mfu import model_flops_utilisation
 Outcome = Literal["measured", "refused", "out of memory", "failed"]
 MIB = 2**20
 LONGEST_REASON = 300
+"""Characters of what a failed rank said last."""
 
 
 @dataclass
@@ -18,11 +19,13 @@ class Turns:
     """Everything that happened to one variant, round after round.
 
     Attributes:
+        precision: ``fp8`` or the dtype, of the matrix products.
         seconds: of every timed step of every round.
         peak_bytes: of the rank that held most, in the round that held most.
         loss: of the last step, so that a reader sees that rows computed the same.
     """
 
+    precision: str = ""
     seconds: list[float] = field(default_factory=list)
     peak_bytes: int = 0
     loss: float | None = None
@@ -80,17 +83,11 @@ class Work:
 def result(
     name: str,
     keys: dict[str, Any],
-    precision: str,
     turns: Turns,
     baseline: Turns,
     work: Work,
 ) -> Result:
-    """The row of one variant.
-
-    Args:
-        precision: ``fp8`` or the dtype, of the matrix products.
-        baseline: the first row's turns.
-    """
+    """The row of one variant; ``baseline`` are the first row's turns."""
     if turns.outcome != "measured":
         return Result(name, keys, turns.outcome, turns.reason)
     step = median(turns.seconds)
@@ -103,7 +100,7 @@ def result(
         step_seconds=step,
         tokens_per_second=work.tokens / step,
         tokens_per_second_per_process=work.tokens / step / work.processes,
-        mfu=model_flops_utilisation(work.flops, step, work.processes, work.device, precision),
+        mfu=model_flops_utilisation(work.flops, step, work.processes, work.device, turns.precision),
         peak_bytes=turns.peak_bytes,
         loss=turns.loss,
         microbatches=turns.microbatches,

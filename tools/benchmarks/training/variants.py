@@ -28,6 +28,7 @@ def variants(gpu: bool) -> list[Variant]:
         Variant(BASELINE),
         Variant("fp8 blockwise", {"fp8": "blockwise"}),
         Variant("fp8 tensorwise", {"fp8": "tensorwise"}),
+        Variant("fp8 parameters", {"fp8": "blockwise", "fp8_parameters": True}),
         Variant("fp8 delayed", {"fp8": "delayed"}),
         Variant("fp8 mxfp8", {"fp8": "mxfp8"}),
         Variant("recompute selective", {"recompute": "selective"}),
