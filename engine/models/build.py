@@ -12,7 +12,6 @@ from megatron.core.transformer.transformer_config import MLATransformerConfig, T
 from engine.config.layout import LayoutConfig
 from engine.config.stages import stage_layers
 from engine.config.training import TrainingConfig
-from engine.errors import RunError
 from engine.models.family import HuggingFaceConfig, family_of, head_dim
 from engine.models.gpt import PolicyModel
 from engine.models.layer_specs import decoder_spec, mtp_spec
@@ -114,10 +113,7 @@ def transformer_config(
     Raises:
         RunError: the family is unknown, or ``config.json`` lacks a key that it needs.
     """
-    try:
-        architecture = family_of(config).architecture(config)
-    except KeyError as missing:
-        raise RunError(f"model: config.json lacks the key {missing}") from None
+    architecture = family_of(config).architecture(config)
     mtp = architecture.get("mtp_num_layers") or 0
     kind = MLATransformerConfig if "multi_latent_attention" in architecture else TransformerConfig
     return kind(

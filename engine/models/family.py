@@ -6,7 +6,7 @@ A family is one small declarative file under ``families/`` and one entry in :dat
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
@@ -24,7 +24,7 @@ class Family:
     Attributes:
         model_type: the value of ``model_type`` in ``config.json``.
         architecture: keyword arguments of megatron's ``TransformerConfig`` that the config implies.
-            Raises RunError for a config that megatron cannot express.
+            Raises RunError for a config that megatron cannot express, or that lacks a key.
         rules: how its weights are named and joined.
     """
 
@@ -48,6 +48,8 @@ FAMILIES = {
 }
 """``model_type`` -> the module whose ``FAMILY`` describes it."""
 
+_EVERYWHERE = ("vocab_size", "num_hidden_layers", "hidden_size")
+
 
 def family_of(config: HuggingFaceConfig) -> Family:
     """The family of a ``config.json``.
@@ -60,7 +62,25 @@ def family_of(config: HuggingFaceConfig) -> Family:
         known = ", ".join(sorted(FAMILIES))
         raise RunError(f"model: config.json says model_type {model_type!r}; known are: {known}")
     family: Family = import_module(FAMILIES[model_type]).FAMILY
-    return family
+    return replace(
+        family,
+        architecture=_naming_keys(family.architecture),
+        rules=_naming_keys(family.rules),
+    )
+
+
+def _naming_keys(of: Callable[[HuggingFaceConfig], Any]) -> Callable[[HuggingFaceConfig], Any]:
+    """``of``, with a RunError for a key that it, or every family, misses in ``config.json``."""
+
+    def named(config: HuggingFaceConfig) -> Any:
+        try:
+            for key in _EVERYWHERE:
+                config[key]
+            return of(config)
+        except KeyError as missing:
+            raise RunError(f"model: config.json lacks the key {missing}") from None
+
+    return named
 
 
 def check_expressed(config: HuggingFaceConfig, known: Mapping[str, Any]) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -16,23 +18,16 @@ from torch import Tensor
 from engine.errors import RunError
 from engine.models import block_fp8
 
-COMPANIONS = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-)
-"""Files that travel with the weights, where they exist."""
-
 INDEX = "model.safetensors.index.json"
 """Names the file of each tensor, where there are several."""
+
+_WEIGHTS = (".safetensors", ".index.json", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".gguf")
+_CHECKPOINT = (".distcp", "manifest.json", "metadata.json", "run.json", "conversion.json")
+_PROSE = (".md",)
+"""Ends of names of files that do not travel with weights: those speak of other ones."""
+
+COMPUTED = ".rotary_emb.inv_freq"
+"""End of the names of buffers that old checkpoints hold: they follow from config.json."""
 
 
 class HuggingFaceFolder:
@@ -56,17 +51,29 @@ class HuggingFaceFolder:
         file = self.path / "config.json"
         try:
             contents: dict[str, Any] = json.loads(file.read_text())
-        except json.JSONDecodeError as error:
+        except (OSError, ValueError) as error:  # no JSON, no UTF-8
             raise RunError(f"model: {file} is not valid JSON: {error}") from None
+        if not isinstance(contents, dict):
+            raise RunError(f"model: {file} is no JSON object")
         return contents
+
+    @property
+    def names(self) -> set[str] | None:
+        """Names of the tensors in :attr:`files`; None for a folder that has no weights yet."""
+        weights = (INDEX, "model.safetensors")
+        there = any((self.path / name).is_file() for name in weights)
+        return set(self.files) if there else None
 
     @cached_property
     def files(self) -> dict[str, Path]:
-        """Tensor name -> the safetensors file that holds it; scales belong to their weights."""
+        """Tensor name -> the safetensors file that holds it.
+
+        Scales belong to their weights, and buffers that are computed anew do not count.
+        """
+        plain = {k: file for k, file in self.stored.items() if not k.endswith(COMPUTED)}
         if self.quantised is None:
-            return self.stored
-        names = self.stored.keys()
-        return {k: file for k, file in self.stored.items() if not block_fp8.is_scale(k, names)}
+            return plain
+        return {k: file for k, file in plain.items() if not block_fp8.is_scale(k, self.stored)}
 
     @cached_property
     def quantised(self) -> block_fp8.BlockFp8 | None:
@@ -155,7 +162,7 @@ def _weight_map(index: Path) -> dict[str, str]:
             "weight_map"
         ]
         names = {Path(file) for file in weight_map.values()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"model: {index} is no index of safetensors files: {error}") from None
     for file in sorted(names):
         if file.name != str(file):  # it would lead out of the folder
@@ -163,10 +170,40 @@ def _weight_map(index: Path) -> dict[str, str]:
     return weight_map
 
 
+def companions(folder: Path) -> list[str]:
+    """Names of the files that travel with a folder's weights, sorted.
+
+    Config, tokenizer, generation config and chat template, the makers' code, the license: whatever
+    is no weight, no record of a checkpoint, and no prose.
+    """
+    return sorted(
+        file.name
+        for file in folder.iterdir()
+        if file.is_file()
+        and not file.name.startswith(".")
+        and not file.name.endswith((*_WEIGHTS, *_CHECKPOINT, *_PROSE))
+    )
+
+
+def main_dtype(tensors: Iterable[tuple[torch.dtype, int]]) -> torch.dtype:
+    """The dtype that most bytes have, of pairs of dtype and bytes."""
+    sizes: Counter[torch.dtype] = Counter()
+    for dtype, size in tensors:
+        sizes[dtype] += size
+    return max(sizes, key=lambda dtype: sizes[dtype])
+
+
+def with_dtype(config: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """``config`` for weights of ``dtype``: tools round to what it says. Silent where it is."""
+    name = str(dtype).removeprefix("torch.")
+    return {k: name if k in ("dtype", "torch_dtype") else value for k, value in config.items()}
+
+
 def write_folder(path: Path, tensors: Mapping[str, Tensor], source: Path) -> None:
     """Write a model folder at ``path``: one safetensors file and ``source``'s companion files.
 
-    A ``quantization_config`` stays behind: these tensors are plain.
+    A ``quantization_config`` stays behind, for these tensors are plain; a dtype in ``config.json``
+    becomes theirs.
 
     The folder appears whole or not at all: it is written beside its place and renamed.
     """
@@ -174,10 +211,9 @@ def write_folder(path: Path, tensors: Mapping[str, Tensor], source: Path) -> Non
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        for name in COMPANIONS:
-            if (source / name).is_file():
-                shutil.copyfile(source / name, partial / name)
-        _say_that_nothing_is_quantised(partial / "config.json")
+        for name in companions(source):
+            shutil.copyfile(source / name, partial / name)
+        _say_what_is_stored(partial / "config.json", tensors.values())
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
         save_file(contiguous, partial / "model.safetensors", metadata={"format": "pt"})
     except (OSError, SafetensorError) as error:
@@ -187,7 +223,9 @@ def write_folder(path: Path, tensors: Mapping[str, Tensor], source: Path) -> Non
     partial.rename(path)
 
 
-def _say_that_nothing_is_quantised(file: Path) -> None:
-    config = json.loads(file.read_text())
-    if config.pop("quantization_config", None):
+def _say_what_is_stored(file: Path, tensors: Iterable[Tensor]) -> None:
+    before = json.loads(file.read_text())
+    config = with_dtype(before, main_dtype((t.dtype, t.nbytes) for t in tensors))
+    config.pop("quantization_config", None)
+    if config != before:
         file.write_text(json.dumps(config, indent=2) + "\n")

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 
 from engine.errors import RunError
-from engine.models.family import family_of
 from engine.models.full_precision import Unrounded, in_full_precision
 from engine.models.hugging_face import HuggingFaceFolder
 from engine.models.shards import shards
-from engine.models.weight_rules import TensorMap, expand
+from engine.models.stored_maps import MapKey, check_folder, maps_of_folder
+from engine.models.weight_checks import check_weights
+from engine.models.weight_rules import TensorMap
 from engine.platform.quantised import quantise_into
 
 
@@ -24,17 +25,12 @@ def load(chunks: Sequence[torch.nn.Module], folder: HuggingFaceFolder) -> Unroun
         it (``Policy.parameters_changed``), and until then it takes memory. Else empty.
 
     Raises:
-        RunError: a parameter has no rule, a tensor is missing or has another shape, or the folder
-            holds tensors that no rule uses (nothing is dropped silently).
+        RunError: a shard is damaged, a parameter has no rule, a tensor is missing, no weight or of
+            another shape, or the folder holds tensors that no rule uses.
     """
-    maps = expand(family_of(folder.config).rules(folder.config))
-    used = {name for tensor_map in maps.values() for name in tensor_map.names}
-    unused = sorted(set(folder.files) - used)
-    if unused:
-        raise RunError(
-            f"model: {folder.path} holds {len(unused)} tensors that its family does not name, "
-            f"first {unused[0]}"
-        )
+    folder.check_shards()
+    maps = maps_of_folder(folder)
+    check_folder(folder, maps.values())
     with in_full_precision(chunks) as unrounded:
         _fill(chunks, folder, maps)
     for parameter, values in unrounded.items():
@@ -45,15 +41,17 @@ def load(chunks: Sequence[torch.nn.Module], folder: HuggingFaceFolder) -> Unroun
 def _fill(
     chunks: Sequence[torch.nn.Module],
     folder: HuggingFaceFolder,
-    maps: dict[tuple[str, int | None], TensorMap],
+    maps: dict[MapKey, TensorMap],
 ) -> None:
     for shard in shards(chunks):
         if (shard.key, shard.expert) not in maps:
             raise RunError(f"model: no weight rule of the family makes {shard.key}")
         tensor_map = maps[shard.key, shard.expert]
+        parts = [folder.tensor(name) for name in tensor_map.names]
+        check_weights(tensor_map.names, parts, f"model: {folder.path}")
         try:
-            whole = tensor_map.to_megatron([folder.tensor(name) for name in tensor_map.names])
-        except ValueError as error:
+            whole = tensor_map.to_megatron(parts)
+        except (ValueError, RuntimeError) as error:  # torch's: shapes that do not go together
             raise RunError(f"model: {', '.join(tensor_map.names)} {error}") from None
         if tuple(whole.shape) != shard.shape:
             raise RunError(

@@ -8,7 +8,7 @@ the same rules serve every tensor, pipeline and expert parallel layout.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,7 +44,7 @@ class Same:
 
 @dataclass(frozen=True)
 class Copies:
-    """One tensor that a checkpoint holds under several names, as it does the MTP head's embedding.
+    """One tensor that a checkpoint may hold under several names, such as the embedding.
 
     ``join`` raises ValueError if they differ.
     """
@@ -109,6 +109,7 @@ class Rule:
         join: how they come together.
         layers: layer numbers the rule holds for; None for a tensor outside the layers.
         experts: number of experts, for a tensor that exists once an expert; None otherwise.
+        also: names under which some checkpoints hold one more of the join's :class:`Copies`.
     """
 
     megatron: str
@@ -116,6 +117,7 @@ class Rule:
     join: Join = Same()
     layers: range | None = None
     experts: int | None = None
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,15 @@ class TensorMap:
     expert: int | None
     names: tuple[str, ...]
     join: Join
+    also: tuple[str, ...] = ()
+
+    def as_stored(self, stored: Collection[str]) -> TensorMap:
+        """This map for a checkpoint that holds the names ``stored``: of copies, those it has."""
+        if not isinstance(self.join, Copies):
+            return self
+        names = tuple(name for name in (*self.names, *self.also) if name in stored)
+        names = names or self.names[:1]
+        return TensorMap(self.key, self.expert, names, Copies(len(names)))
 
     def to_hugging_face(self, tensor: Tensor) -> dict[str, Tensor]:
         """The full megatron tensor -> Hugging Face tensors by name."""
@@ -150,4 +161,4 @@ def _expand(rule: Rule) -> Iterator[TensorMap]:
         for expert in range(rule.experts) if rule.experts is not None else (None,):
             fill = {"layer": layer, "expert": expert}
             names = tuple(name.format(**fill) for name in rule.hugging_face)
-            yield TensorMap(rule.megatron.format(**fill), expert, names, rule.join)
+            yield TensorMap(rule.megatron.format(**fill), expert, names, rule.join, rule.also)

@@ -9,9 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from engine.models.family import family_of
 from engine.models.hugging_face import HuggingFaceFolder, write_folder
-from engine.models.weight_rules import expand
+from engine.models.stored_maps import maps_of_folder
 from engine.weights.gather import Gatherer
 
 
@@ -25,7 +24,7 @@ class Exporter:
 
     def __init__(self, chunks: Sequence[torch.nn.Module], source: HuggingFaceFolder) -> None:
         self._source = source
-        self._maps = expand(family_of(source.config).rules(source.config))
+        self._maps = maps_of_folder(source)
         self._gatherer = Gatherer(chunks)
 
     def export(self, folder: Path) -> None:

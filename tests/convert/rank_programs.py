@@ -89,6 +89,16 @@ def refusal(layout: LayoutConfig, folder: Path, config: dict[str, Any]) -> str:
     return ""
 
 
+def folder_refusal(layout: LayoutConfig, folder: Path) -> str:
+    """What loading a Hugging Face folder into its model says."""
+    source = HuggingFaceFolder(folder)
+    try:
+        load(build(source.config, layout, TRAINING), source)
+    except RunError as error:
+        return str(error)
+    return ""
+
+
 def train_and_save(layout: LayoutConfig, model: Path, run: Path) -> None:
     """Two updates from ``model``, each with a checkpoint and an export beside it."""
     source = HuggingFaceFolder(model)

@@ -6,11 +6,13 @@ import json
 
 import pytest
 import torch
-from conversions import to_hugging_face, to_megatron, verified
+from conversions import command, to_hugging_face, to_megatron, verified
 from random_models import CONFIGS, all_tensors, random_folder
 
 from engine.errors import RunError
 from engine.models.block_fp8 import dequantise, quantise
+from tools.convert.inspection import lines
+from tools.convert.opening import open_source
 
 MODEL = "deepseek_v3 with prediction head"
 SCALE = "_scale_inv"
@@ -60,6 +62,20 @@ def test_of_every_family_all_matrices_but_routers_and_heads_are_quantised(name, 
 
 def test_verification_compares_what_was_written(plain, quantised):
     assert verified(plain, quantised).dtype == "fp8"
+
+
+def test_inspection_shows_what_is_stored(quantised):
+    text = "\n".join(lines(open_source(quantised)))
+    assert "float8_e4m3fn" in text and "float32" in text
+
+
+@pytest.mark.slow
+def test_logits_of_a_quantised_folder_are_those_of_its_conversion(quantised, tmp_path):
+    there = to_megatron(quantised, tmp_path / "there", tp=2)
+    checking = command("verify", "--from", quantised, "--to", there, "--logits")
+    output, errors = checking.communicate(timeout=240)
+    assert checking.returncode == 0, errors
+    assert "logits of 41 tokens differ by" in output
 
 
 def test_a_quantised_source_is_dequantised(quantised, tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 import torch
 import yaml
 from conversions import command, to_hugging_face, to_megatron, verified
-from random_models import CONFIGS, MIXTURES, all_tensors, random_folder
+from random_models import CONFIGS, MIXTURES, all_tensors, change, random_folder
 from rank_call import call
 
 from engine.config.layout import LayoutConfig
@@ -101,6 +103,21 @@ def test_a_checkpoint_of_another_model_is_refused(pool, models):
     assert "is of another model: it has decoder.layers.2." in said
     wide = {**config, "moe_intermediate_size": 28}
     assert "cannot be loaded" in pool.run(call, one, what="refusal", folder=there, config=wide)[0]
+
+
+def test_a_recipe_refuses_a_damaged_folder_as_the_converter_does(pool, models, tmp_path):
+    gate = "model.layers.1.mlp.experts.3.gate_proj.weight"
+    damages = {
+        rf"{gate} has .* NaN": lambda tensor: tensor * float("nan"),
+        rf"{gate} is int8": lambda tensor: tensor.to(torch.int8),
+        r"gate_proj.*up_proj.*Sizes of tensors must match": lambda tensor: tensor[:, :-1].clone(),
+        rf"has no tensor {gate}": lambda tensor: None,
+    }
+    for number, (message, damage) in enumerate(damages.items()):
+        folder = shutil.copytree(models["qwen3_moe"][0], tmp_path / str(number))
+        change(folder, gate, damage)
+        one = LayoutConfig(processes=1)
+        assert re.search(message, pool.run(call, one, what="folder_refusal", folder=folder)[0])
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,9 @@ from random_models import change, random_folder
 
 from engine.errors import RunError
 from tools.convert import conversion
+from tools.convert.cuts import Cuts
+from tools.convert.megatron_target import MegatronTarget
+from tools.convert.opening import open_source
 
 
 def finished_files(target: Path) -> dict[str, tuple[int, int]]:
@@ -106,6 +111,29 @@ def test_leftovers_of_another_conversion_are_not_gone_on_with(mixture, interrupt
         to_megatron(folders["deepseek_v3 with prediction head"], interrupted, 2, 2, 2)
 
 
+def test_what_was_refused_before_it_began_does_not_stand_in_the_way(mixture, small_disk):
+    fill(small_disk, 300_000)
+    with pytest.raises(RunError, match="too small"):
+        to_megatron(mixture, small_disk / "target")
+    there = to_megatron(mixture, small_disk.parent / "there")
+    (small_disk / "filler").unlink()
+    verified(there, to_hugging_face(there, small_disk / "target"))
+
+
+def test_the_first_error_is_told_however_late_it_is_delivered(mixture, tmp_path):
+    source = shutil.copytree(mixture, tmp_path / "source")
+    bad = "model.layers.1.mlp.experts.3.gate_proj.weight"
+    change(source, bad, lambda tensor: tensor * float("nan"))
+    opened = open_source(source)
+    target = MegatronTarget(opened, Cuts(), 20_000)
+    converting = conversion.Conversion(opened, target, tmp_path / "target", workers=3)
+    stop = converting._stop = threading.Event()
+    set_now = stop.set
+    stop.set = lambda: (set_now(), time.sleep(0.3))  # the thread stands still right there
+    with pytest.raises(RunError, match=rf"{bad} has .* NaN"):
+        converting.run()
+
+
 def test_a_source_that_changed_since_is_not_gone_on_with(tmp_path, monkeypatch):
     source, target = random_folder(tmp_path / "source", "qwen2, tied"), tmp_path / "target"
     with monkeypatch.context() as patch:
@@ -128,9 +156,11 @@ def test_two_conversions_into_one_place_do_not_mix(mixture, interrupted):
 
 def test_a_target_that_exists_is_refused_untouched(mixture, tmp_path):
     (tmp_path / "target").mkdir()
-    with pytest.raises(RunError, match="exists: a conversion never writes over anything"):
-        to_megatron(mixture, tmp_path / "target")
-    assert [entry.name for entry in tmp_path.iterdir()] == ["target"]
+    (tmp_path / "link").symlink_to("nowhere")
+    for name in ("target", "link"):
+        with pytest.raises(RunError, match="exists: a conversion never writes over anything"):
+            to_megatron(mixture, tmp_path / name)
+    assert {entry.name for entry in tmp_path.iterdir()} == {"target", "link"}
 
 
 @pytest.fixture
@@ -182,6 +212,26 @@ def test_wherever_the_disk_runs_full_the_conversion_goes_on_when_there_is_room(
     if not (small_disk / "target").exists():
         convert(source, small_disk / "target")
     verified(source, small_disk / "target")
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_was_finished_and_says_so(tmp_path):
+    source = random_folder(tmp_path / "source", "qwen2, tied", num_hidden_layers=48)
+    target = tmp_path / "target"
+    arguments = ("hf-to-megatron", "--from", source, "--to", target, "--file-size", "0.00003")
+    stopped = command(*arguments, "--workers", "1")
+    while stopped.poll() is None and len(finished_files(target)) < 3:
+        time.sleep(0.002)
+    stopped.send_signal(signal.SIGINT)
+    _, errors = stopped.communicate(timeout=60)
+    assert stopped.returncode == 130
+    last = errors.strip().splitlines()[-1]
+    assert last == "interrupted; the same command goes on where this one stopped"
+    before = finished_files(target)
+    assert len(before) >= 3 and not target.exists()
+    again = command(*arguments)
+    assert again.wait(timeout=240) == 0
+    assert all((target / name).stat().st_ino == inode for name, (inode, _) in before.items())
 
 
 @pytest.mark.slow

@@ -140,6 +140,20 @@ def test_a_damaged_megatron_checkpoint(mixture, tmp_path):
     assert not (tmp_path / "back").exists()
 
 
+@pytest.mark.parametrize("key", ["rms_norm_eps", "vocab_size", "moe_intermediate_size"])
+def test_a_config_that_lacks_a_key(source, key):
+    config = json.loads((source / "config.json").read_text())
+    del config[key]
+    (source / "config.json").write_text(json.dumps(config))
+    refused(source, rf"config\.json lacks the key '{key}'")
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{", b"\xff\xfe"])
+def test_a_config_that_is_none(source, content):
+    (source / "config.json").write_bytes(content)
+    refused(source, r"config\.json is no")
+
+
 def test_what_is_no_checkpoint(tmp_path):
     with pytest.raises(RunError, match="expected a folder, found none"):
         to_megatron(tmp_path / "nothing", tmp_path / "target")

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 import torch
-from conversions import to_hugging_face, to_megatron, verified
+from conversions import command, to_hugging_face, to_megatron, verified
 from random_models import change
 
 from engine.errors import RunError
@@ -90,6 +90,17 @@ def test_a_record_that_lies(mixture, there, tmp_path):
     (back / "conversion.json").write_text(json.dumps(record))
     with pytest.raises(RunError, match=rf"{GATE} is not what .*conversion\.json says"):
         verified(mixture, back)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("content", ['["hello"]', "{}", "[[1.5]]", "[", None])
+def test_prompts_that_are_none_are_refused_before_anything_is_read(tmp_path, content):
+    file = tmp_path / "prompts.json"
+    if content is not None:
+        file.write_text(content)
+    checking = command("verify", "--from", tmp_path, "--to", tmp_path, "--prompts", file)
+    _, errors = checking.communicate(timeout=60)
+    assert checking.returncode == 1 and errors.startswith("error: --prompts: ")
 
 
 def test_inspection(there):

@@ -114,7 +114,7 @@ def test_a_folder_shows_plain_tensors_only(tmp_path):
 def test_a_target_with_plain_tensors_does_not_say_it_is_quantised(tmp_path):
     source = make_folder(tmp_path / "source", {"a": torch.ones(1)})
     write_folder(tmp_path / "target", {"a": torch.ones(1)}, source.path)
-    assert HuggingFaceFolder(tmp_path / "target").config == {"torch_dtype": "bfloat16"}
+    assert HuggingFaceFolder(tmp_path / "target").config == {"torch_dtype": "float32"}
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_what_is_not_expressed_is_refused_by_name(base, change, message):
 
 def test_glm_says_which_part_of_a_head_turns():
     config = {**MODELS["glm4_moe"], "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}
-    with pytest.raises(KeyError, match="partial_rotary_factor"):
+    with pytest.raises(RunError, match="lacks the key 'partial_rotary_factor'"):
         family_of(config).architecture(config)
     published = {**config, "partial_rotary_factor": 0.5}
     assert family_of(published).architecture(published)["add_qkv_bias"]

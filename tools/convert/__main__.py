@@ -47,7 +47,8 @@ def main(arguments: list[str] | None = None) -> None:
         with clear_errors():
             options.run(options)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        more = "; the same command goes on where this one stopped"
+        print(f"interrupted{more if options.run is _convert else ''}", file=sys.stderr)
         sys.exit(130)
 
 
@@ -72,9 +73,11 @@ def _convert(options: argparse.Namespace) -> None:
         record = Conversion(source, target, to, options.workers, progress).run()
     seconds = time.monotonic() - begun
     size = sum(part.bytes for m in source.maps.values() for part in source.describe(m))
+    rounded = record["options"].get("dtype")
     print(
-        f"{to}: {len(record['tensors'])} tensors, each written once and equal to its "
-        f"source; {size / 1e9:.3f} GB in {seconds:.1f} s, {size / 1e9 / seconds:.2f} GB/s"
+        f"{to}: {len(record['tensors'])} tensors, each written once and equal to its source"
+        f"{f' rounded to {rounded}' if rounded else ''}; {size / 1e9:.3f} GB in {seconds:.1f} s, "
+        f"{size / 1e9 / seconds:.2f} GB/s"
     )
 
 
@@ -83,6 +86,7 @@ def _verify(options: argparse.Namespace) -> None:
     from tools.convert.progress import bar
     from tools.convert.verification import verify
 
+    prompts = _prompts(options.prompts)
     first = open_source(options.source, workers=options.workers)
     second = open_source(options.to, workers=options.workers)
     with bar(first, "verify") as progress:
@@ -94,7 +98,6 @@ def _verify(options: argparse.Namespace) -> None:
         from tools.convert.logits import LIMIT, compare_logits, random_prompts
 
         words = int(first.companions.config["vocab_size"])
-        prompts = json.loads(options.prompts.read_text()) if options.prompts else None
         compared = compare_logits(first, second, prompts or random_prompts(words))
         said = (
             f"logits of {compared.tokens} tokens differ by {compared.worst:.1e} at most, "
@@ -105,11 +108,24 @@ def _verify(options: argparse.Namespace) -> None:
         print(said)
 
 
+def _prompts(file: Path | None) -> list[list[int]] | None:
+    if file is None:
+        return None
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"--prompts: cannot read {file}: {error}") from None
+    listed = isinstance(found, list) and all(isinstance(prompt, list) for prompt in found)
+    if not listed or not all(type(token) is int for prompt in found for token in prompt):
+        raise RunError(f"--prompts: expected lists of token ids in {file}, such as [[3, 7], [11]]")
+    return found or None
+
+
 def _inspect(options: argparse.Namespace) -> None:
     from tools.convert.inspection import lines
     from tools.convert.opening import open_source
 
-    for line in lines(open_source(options.folder, options.step, workers=options.workers)):
+    for line in lines(open_source(options.folder, options.step, digests=False)):
         print(line)
 
 
@@ -166,7 +182,6 @@ def _parser() -> argparse.ArgumentParser:
     inspect.set_defaults(run=_inspect)
     inspect.add_argument("folder", type=Path, help="a checkpoint of either kind, or a run's folder")
     _step(inspect)
-    _workers(inspect)
     return parser
 
 

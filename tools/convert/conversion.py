@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import RunError
-from tools.convert.digests import TensorDigest, check_weights, tensor_digest
+from engine.models.weight_checks import check_weights
+from tools.convert.digests import TensorDigest, tensor_digest
 from tools.convert.leftovers import Leftovers
 from tools.convert.plan import PlannedFile, check_plan
 from tools.convert.sources import Source
@@ -82,10 +83,10 @@ class Conversion:
                 self._stop.set()
                 pool.shutdown(cancel_futures=True)
                 raise
-            errors = [error for future in done if (error := future.exception()) is not None]
-            if errors:
-                pool.shutdown(cancel_futures=True)
-                raise next((e for e in errors if not isinstance(e, Stopped)), errors[0])
+            if any(future.exception() for future in done):
+                pool.shutdown(cancel_futures=True)  # and wait: the first to end may be a victim
+                ended = (future.exception() for future in futures if not future.cancelled())
+                raise next(e for e in ended if e is not None and not isinstance(e, Stopped))
             return {file.name: f.result() for file, f in zip(planned, futures, strict=True)}
 
     def _one_file(self, leftovers: Leftovers, planned: PlannedFile) -> dict[str, Any]:

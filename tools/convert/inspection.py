@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from tools.convert.sources import MegatronSource, Source
+from tools.convert.safetensors_file import Described
+from tools.convert.sources import HuggingFaceSource, MegatronSource, Source
 
 
 def lines(source: Source) -> Iterator[str]:
@@ -18,9 +19,10 @@ def lines(source: Source) -> Iterator[str]:
     for tensor_map in source.maps.values():
         for name, part in zip(tensor_map.names, source.describe(tensor_map), strict=True):
             parameters += torch.Size(part.shape).numel()
-            dtypes[str(part.dtype).removeprefix("torch.")] += part.bytes
             if part.bytes > largest:
                 largest, largest_name = part.bytes, name
+    for stored in _stored(source):
+        dtypes[str(stored.dtype).removeprefix("torch.")] += stored.bytes
     config = source.companions.config
     experts = len({expert for _, expert in source.maps if expert is not None})
     yield f"{source.path}"
@@ -34,6 +36,15 @@ def lines(source: Source) -> Iterator[str]:
     yield f"  largest     {largest_name}, {_human(largest)}"
     yield f"  config      {source.companions.path}"
     yield from _files(source)
+
+
+def _stored(source: Source) -> Iterator[Described]:
+    """All tensors as they are on the disk: quantised, with their scales."""
+    if isinstance(source, HuggingFaceSource):
+        yield from source.stored.values()
+    else:
+        for tensor_map in source.maps.values():
+            yield from source.describe(tensor_map)
 
 
 def _files(source: Source) -> Iterator[str]:

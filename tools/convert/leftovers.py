@@ -21,7 +21,7 @@ from engine.monitoring.files import replace_json, sync
 
 def refuse_existing(to: Path) -> None:
     """Raise RunError where the target is there already."""
-    if to.exists():
+    if to.exists() or to.is_symlink():
         raise RunError(f"{to} exists: a conversion never writes over anything")
 
 
@@ -89,7 +89,11 @@ class Leftovers:
             before = json.loads(file.read_text())
         except ValueError as error:
             raise RunError(f"{file} is damaged: {error}; delete {self.root}") from None
-        if before != plan:
+        if before != plan and not any(self._records.iterdir()):  # nothing was finished
+            shutil.rmtree(self.target)
+            self.target.mkdir()
+            replace_json(file, plan)
+        elif before != plan:
             odd = next(key for key in plan if before.get(key) != plan[key])
             raise RunError(
                 f"{self.root} is left from another conversion (its {odd} differs): delete it, or "

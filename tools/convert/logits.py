@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from engine.errors import RunError
+from engine.models.hugging_face import HuggingFaceFolder
 from engine.platform import accelerator
 from tools.convert.sources import Source
 
@@ -80,24 +81,36 @@ def of_transformers(folder: Path, prompts: Sequence[Sequence[int]]) -> list[Tens
     Raises:
         RunError: transformers cannot load the folder.
     """
-    from transformers import AutoModelForCausalLM
-
     from tools.convert.transformers_fixes import mend
 
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            attn_implementation="eager",
-            experts_implementation="eager",
-            local_files_only=True,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
+        model = _transformers_model(HuggingFaceFolder(folder))
+    except (ImportError, OSError, ValueError, RuntimeError) as error:
         raise RunError(f"transformers cannot load {folder}: {error}") from None
-    device = "cuda" if accelerator.has_gpu() else "cpu"
     mend(model)
+    device = "cuda" if accelerator.has_gpu() else "cpu"
     model = model.eval().to(device)
     return [model(torch.tensor([p], device=device)).logits[0].float().cpu() for p in prompts]
+
+
+def _transformers_model(folder: HuggingFaceFolder) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    settings: dict[str, Any] = {
+        "dtype": torch.float32,
+        "attn_implementation": "eager",
+        "experts_implementation": "eager",
+    }
+    local = {"local_files_only": True}
+    if folder.quantised is None:
+        return AutoModelForCausalLM.from_pretrained(folder.path, **local, **settings)
+    # transformers would compute in FP8, and on a GPU alone: it gets the weights dequantised.
+    config = AutoConfig.from_pretrained(folder.path, **local)
+    del config.quantization_config
+    with torch.device("meta"):
+        kind = type(AutoModelForCausalLM.from_config(config))
+    weights = {name: folder.tensor(name) for name in folder.files}
+    return kind.from_pretrained(None, config=config, state_dict=weights, **settings)
 
 
 @torch.no_grad()

@@ -15,15 +15,18 @@ from tools.convert import torch_dist
 from tools.convert.sources import HuggingFaceSource, MegatronSource, Source
 
 
-def open_source(path: Path, step: int | None = None, *, workers: int = 1) -> Source:
+def open_source(
+    path: Path, step: int | None = None, *, workers: int = 1, digests: bool = True
+) -> Source:
     """Open a Hugging Face folder, a megatron checkpoint or a training run's folder.
 
-    What is returned holds every tensor of its family exactly once, in its shape, and no other. A
-    megatron checkpoint's files are read whole and compared with its manifest.
+    What is returned holds every tensor of its family exactly once, in its shape, and no other.
 
     Args:
         step: which checkpoint of a run; default: the newest.
         workers: threads that read.
+        digests: whether a megatron checkpoint's files are read whole and compared with its
+            manifest.
 
     Raises:
         RunError: it is none of them, or damaged.
@@ -36,13 +39,19 @@ def open_source(path: Path, step: int | None = None, *, workers: int = 1) -> Sou
         folder.check()
         return folder
     source = MegatronSource(checkpoint, companions_of(checkpoint))
-    look = partial(manifest.problem, checkpoint, parts=workers)
-    with ThreadPoolExecutor(workers) as pool:
-        for problem in pool.map(look, range(workers)):
-            if problem is not None:
-                raise RunError(f"checkpoint {checkpoint} is damaged: {problem}")
+    if digests:
+        _compare_digests(checkpoint, workers)
     source.check()
     return source
+
+
+def _compare_digests(checkpoint: Path, workers: int) -> None:
+    files = len(list(checkpoint.iterdir()))  # a task each, so that Ctrl-C waits for no more
+    look = partial(manifest.problem, checkpoint, parts=files)
+    with ThreadPoolExecutor(workers) as pool:
+        for problem in pool.map(look, range(files)):
+            if problem is not None:
+                raise RunError(f"checkpoint {checkpoint} is damaged: {problem}")
 
 
 def _checkpoint(path: Path, step: int | None) -> Path | None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from engine.models import block_fp8
+from engine.models.hugging_face import with_dtype
 from tools.convert.safetensors_file import Described
 
 FP8 = "fp8"
@@ -63,11 +64,15 @@ class Precision:
                 written[name] = Described(self._of(name, part.dtype), part.shape)
         return written
 
-    def config(self, config: dict[str, Any]) -> dict[str, Any]:
-        """``config.json`` of the written folder, from that of a source that may be quantised."""
+    def config(self, config: dict[str, Any], written: torch.dtype) -> dict[str, Any]:
+        """``config.json`` of the written folder, from that of a source that may be quantised.
+
+        Args:
+            written: what most of its tensors are, where they are left as they are.
+        """
         plain = {key: value for key, value in config.items() if key != "quantization_config"}
-        if self.name is None:
-            return plain
+        if self._dtype is None:
+            return with_dtype(plain, written)
         key = "torch_dtype" if "torch_dtype" in config else "dtype"
         if self.name != FP8:
             return {**plain, key: self.name}

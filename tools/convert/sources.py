@@ -7,6 +7,7 @@ comparing and measuring need to know neither format.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,16 +17,20 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from engine.errors import RunError
-from engine.models import block_fp8
-from engine.models.family import family_of
+from engine.models.block_fp8 import FP8
 from engine.models.holdings import whole_tensors
 from engine.models.hugging_face import HuggingFaceFolder
-from engine.models.weight_rules import TensorMap, expand
+from engine.models.stored_maps import (
+    MapKey,
+    check_folder,
+    check_names,
+    maps_of,
+    maps_of_folder,
+)
+from engine.models.weight_rules import TensorMap
 from tools.convert import torch_dist
 from tools.convert.safetensors_file import DTYPES, Described
-
-MapKey = tuple[str, int | None]
-"""Checkpoint key and, for a tensor that exists once an expert, the expert."""
+from tools.convert.targets import read_record
 
 _OF_TRAINING = ("optimizer.", "reference.")
 """Beginnings of the keys that a training checkpoint holds beside the policy's own weights."""
@@ -68,25 +73,6 @@ class Source(Protocol):
         ...
 
 
-def maps_of(config: HuggingFaceFolder) -> dict[MapKey, TensorMap]:
-    """All tensors of the family, each Hugging Face name in exactly one of them.
-
-    Raises:
-        RunError: the family is not known, or two of its rules use the same tensor.
-    """
-    try:
-        maps = expand(family_of(config.config).rules(config.config))
-    except KeyError as missing:
-        raise RunError(f"model: {config.path / 'config.json'} lacks the key {missing}") from None
-    used: set[str] = set()
-    for tensor_map in maps.values():
-        for name in tensor_map.names:
-            if name in used:
-                raise RunError(f"model: two weight rules of the family use {name}")
-            used.add(name)
-    return maps
-
-
 class HuggingFaceSource:
     """A folder of safetensors files."""
 
@@ -94,14 +80,12 @@ class HuggingFaceSource:
 
     def __init__(self, path: Path) -> None:
         self.path, self.companions = path, HuggingFaceFolder(path)
-        self.maps = maps_of(self.companions)
+        self.maps = maps_of_folder(self.companions)
 
     def check(self) -> None:
         """See :class:`Source`."""
         self.companions.check_shards()
-        stored = set(self.companions.files)
-        named = {name for tensor_map in self.maps.values() for name in tensor_map.names}
-        _same(self.path, named, stored)
+        check_folder(self.companions, self.maps.values())
         _check_shapes(self)
 
     def parts(self, tensor_map: TensorMap) -> list[Tensor]:
@@ -110,23 +94,26 @@ class HuggingFaceSource:
 
     def describe(self, tensor_map: TensorMap) -> list[Described]:
         """See :class:`Source`."""
-        return [self._described[name] for name in tensor_map.names]
+        found = [self.stored[name] for name in tensor_map.names]
+        quantised = self.companions.quantised
+        if quantised is None:
+            return found
+        return [replace(d, dtype=quantised.dtype) if d.dtype == FP8 else d for d in found]
 
     def state(self) -> dict[str, Any]:
         """See :class:`Source`."""
         return _state(self.path, {file.name for file in self.companions.stored.values()})
 
     @cached_property
-    def _described(self) -> dict[str, Described]:
-        found, quantised = {}, self.companions.quantised
+    def stored(self) -> dict[str, Described]:
+        """What the files hold, by name, scales included."""
+        found = {}
         for file in sorted(set(self.companions.files.values())):
             try:
                 with safe_open(file, framework="pt") as tensors:
                     for name in tensors.keys():  # noqa: SIM118  (no mapping)
                         part = tensors.get_slice(name)
                         dtype = _DTYPE_OF.get(part.get_dtype(), torch.float64)
-                        if quantised is not None and dtype == block_fp8.FP8:
-                            dtype = quantised.dtype  # of what ``parts`` returns
                         found[name] = Described(dtype, tuple(part.get_shape()))
             except (SafetensorError, OSError) as error:
                 raise RunError(f"model: {file} cannot be read as safetensors: {error}") from None
@@ -143,7 +130,9 @@ class MegatronSource:
         companions: the folder with config.json and tokenizer.
         """
         self.path, self.companions = path, HuggingFaceFolder(companions)
-        self.maps = maps_of(self.companions)
+        record = read_record(path)
+        names = self.companions.names if record is None else set(record["tensors"])
+        self.maps = maps_of(self.companions.config, names)
 
     @cached_property
     def pieces(self) -> dict[str, list[torch_dist.Piece]]:
@@ -156,7 +145,7 @@ class MegatronSource:
 
     def check(self) -> None:
         """See :class:`Source`."""
-        _same(self.path, {key for key, _ in self.maps}, set(self.pieces))
+        check_names(self.path, {key for key, _ in self.maps}, set(self.pieces))
         experts: dict[str, int] = {}
         for key, expert in self.maps:
             if expert is not None:
@@ -186,17 +175,6 @@ class MegatronSource:
         """See :class:`Source`."""
         files = {piece.file for at in self.pieces.values() for piece in at}
         return _state(self.path, {*files, torch_dist.INDEX})
-
-
-def _same(path: Path, named: set[str], stored: set[str]) -> None:
-    """Refuse a checkpoint whose tensors are not those that its family names."""
-    for names, problem in (
-        (named - stored, "lacks {} tensors that its family needs, first {}"),
-        (stored - named, "holds {} tensors that its family does not name, first {}"),
-    ):
-        if names:
-            first = ", ".join(sorted(names)[:3])
-            raise RunError(f"model: {path} {problem.format(len(names), first)}")
 
 
 def _check_shapes(source: Source) -> None:

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from engine.models.hugging_face import COMPANIONS, HuggingFaceFolder
+from engine.errors import RunError
+from engine.models.hugging_face import HuggingFaceFolder, companions
 from engine.models.weight_rules import TensorMap
 from engine.monitoring.files import sync
 from tools.convert.plan import PlannedFile
@@ -63,8 +64,24 @@ class Target(Protocol):
         ...
 
 
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """How ``folder`` was converted; None where it was not.
+
+    Raises:
+        RunError: the record is damaged.
+    """
+    try:
+        found: dict[str, Any] = json.loads((folder / RECORD).read_text())
+        found["options"], found["tensors"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"{folder / RECORD} is damaged: {error}") from None
+    return found
+
+
 def copy_companions(source: HuggingFaceFolder, folder: Path, config: dict[str, Any]) -> list[Path]:
-    """Write config.json, tokenizer, generation config and chat template into ``folder``.
+    """Write what travels with the weights into ``folder``: config.json, tokenizer and the like.
 
     Args:
         config: contents of config.json; where they are the source's, its file is copied as it is.
@@ -73,9 +90,7 @@ def copy_companions(source: HuggingFaceFolder, folder: Path, config: dict[str, A
         OSError: the file system refuses.
     """
     written = []
-    for name in COMPANIONS:
-        if not (source.path / name).is_file():
-            continue
+    for name in companions(source.path):
         file = folder / name
         if name == "config.json" and config != source.config:
             write_text(file, json.dumps(config, indent=2) + "\n")

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from engine.errors import RunError
-from engine.models.hugging_face import COMPANIONS
+from engine.models.hugging_face import companions
+from engine.models.weight_checks import check_weights
 from engine.models.weight_rules import TensorMap
-from tools.convert.digests import TensorDigest, check_weights, tensor_digest
+from tools.convert.digests import TensorDigest, tensor_digest
 from tools.convert.precision import FP8, Precision
 from tools.convert.sources import Source
-from tools.convert.targets import RECORD
+from tools.convert.targets import RECORD, read_record
 
 _NUMBERS = ("dtype", "torch_dtype", "quantization_config")
 """Keys of config.json that speak of how weights are stored, not of the model."""
@@ -45,11 +44,11 @@ def verify(
     Raises:
         RunError: they differ; names tensors or files.
     """
-    if first.maps != second.maps:
-        odd = sorted(map(str, first.maps.keys() ^ second.maps.keys()))
-        raise RunError(f"{first.path} and {second.path} are other models: {', '.join(odd[:3])}")
+    mine, theirs = ({n for m in of.maps.values() for n in m.names} for of in (first, second))
+    if odd := sorted(mine ^ theirs):
+        raise RunError(f"only one of {first.path} and {second.path} has {', '.join(odd[:3])}")
     _same_companions(first, second)
-    record = _record(second.path)
+    record = read_record(second.path)
     precision = Precision(record["options"].get("dtype") if record else None)
     recorded = record["tensors"] if record else None
 
@@ -91,18 +90,6 @@ def _differences(
     progress(sum(part.nbytes for part in mine))
 
 
-def _record(folder: Path) -> dict[str, Any] | None:
-    """How ``folder`` was converted; None where it was not."""
-    try:
-        found: dict[str, Any] = json.loads((folder / RECORD).read_text())
-        found["options"], found["tensors"]
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"{folder / RECORD} is damaged: {error}") from None
-    return found
-
-
 def _same_companions(first: Source, second: Source) -> None:
     mine, theirs = first.companions, second.companions
     odd = sorted(
@@ -112,7 +99,7 @@ def _same_companions(first: Source, second: Source) -> None:
     )
     if odd:
         raise RunError(f"config.json of {mine.path} and {theirs.path} differ in {', '.join(odd)}")
-    for name in COMPANIONS[1:]:
+    for name in sorted({*companions(mine.path), *companions(theirs.path)} - {"config.json"}):
         files = [folder / name for folder in (mine.path, theirs.path)]
         contents = [file.read_bytes() if file.is_file() else None for file in files]
         if contents[0] != contents[1]:

@@ -37,16 +37,23 @@ def decoder_layers(layers: range) -> Place:
 def outside_the_layers(config: HuggingFaceConfig) -> list[Rule]:
     """Embedding, last norm and, unless tied to the embedding, output layer.
 
-    A checkpoint repeats embedding and output layer in every depth of multi-token prediction.
+    DeepSeek's checkpoints repeat embedding and output layer in every depth of multi-token
+    prediction, GLM-4.6's do not; Qwen3-0.6B's holds its tied output layer beside the embedding.
     """
     depths = prediction_depths(config)
     embedding = _with_copies("model.embed_tokens.weight", depths, "embed_tokens.weight")
+    head = _with_copies("lm_head.weight", depths, "shared_head.head.weight")
+    tied = config.get("tie_word_embeddings", False)
     found = [
-        Rule("embedding.word_embeddings.weight", embedding, Copies(len(embedding))),
+        Rule(
+            "embedding.word_embeddings.weight",
+            embedding,
+            Copies(len(embedding)),
+            also=head if tied else (),
+        ),
         Rule("decoder.final_layernorm.weight", ("model.norm.weight",)),
     ]
-    if not config.get("tie_word_embeddings", False):
-        head = _with_copies("lm_head.weight", depths, "shared_head.head.weight")
+    if not tied:
         found.append(Rule("output_layer.weight", head, Copies(len(head))))
     return found
 
