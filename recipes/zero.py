@@ -28,11 +28,19 @@ def processes(config: Config, ports: Ports) -> list[Process]:
     Raises:
         RunError: this machine cannot compute what the configuration asks for.
     """
+    import torch
+
     from engine.models.numerics import check_machine
     from engine.platform.accelerator import has_gpu
+    from engine.rollout.gpus import gpus_of_servers
     from engine.rollout.server import SERVERS_VARIABLE, servers
 
     check_machine(config.training)
+    wanted, share = config.servers.count * config.servers.tp, config.servers.share_gpus
+    gpus = None
+    if has_gpu():
+        available = torch.cuda.device_count()
+        gpus = gpus_of_servers(config.layout.processes, wanted, available, share=share)
     servers_of_run = servers(
         config.model,
         ports,
@@ -40,7 +48,7 @@ def processes(config: Config, ports: Ports) -> list[Process]:
         port=config.servers.port,
         tp=config.servers.tp,
         max_total_tokens=config.servers.max_total_tokens,
-        gpu=has_gpu(),
+        gpus=gpus,
         seed=config.seed,
     )
     urls = {server.name: server.url for server in servers_of_run}

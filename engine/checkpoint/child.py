@@ -15,6 +15,7 @@ therefore dies with its parent: otherwise the other ranks would not notice that 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -74,13 +75,10 @@ class Child(Generic[T]):
         sys.stdout.flush()
         sys.stderr.flush()
         try:
-            self.pid = os.fork()
+            self.pid = _fork(lambda: _live(function, answers, parent))
         except OSError as error:
             self.pid = 0
             self._outcome = Failed(f"no process for writing can be started ({error.strerror})")
-        else:
-            if self.pid == 0:
-                _live(function, answers, parent)
         answers.close()
 
     def outcome(self) -> Done[T] | Failed | None:
@@ -113,6 +111,29 @@ class Child(Generic[T]):
         if time.monotonic() - self._started > self._limit:
             return Failed(f"the writing process was not done after {self._limit:g} s")
         return None
+
+
+def _fork(live: Callable[[], NoReturn]) -> int:
+    """Fork; the child lives ``live``, and never collects garbage.
+
+    Its garbage is the parent's, perhaps tensors on a GPU, which must not be freed from here.
+
+    Returns:
+        The child's process id.
+
+    Raises:
+        OSError: there is no room for another process.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        pid = os.fork()
+        if pid == 0:
+            live()
+        return pid
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _live(function: Callable[[], T], answers: Connection, parent: int) -> NoReturn:

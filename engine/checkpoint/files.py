@@ -149,5 +149,5 @@ class Files:
 
 
 def _private(tensor: torch.Tensor) -> torch.Tensor:
-    """Memory shared between processes is not frozen by a fork: it must be copied."""
-    return tensor.clone() if tensor.is_shared() else tensor
+    """A fork does not freeze memory shared between processes, and maybe not page-locked memory."""
+    return tensor.clone() if tensor.is_shared() or tensor.is_pinned() else tensor

@@ -1,6 +1,7 @@
 """FP8 recipes in numbers: which sizes their matrix products take.
 
-Sources: Transformer Engine 2.11, pytorch/utils.py (``assert_dim_for_fp8_exec``) and
+Sources: Transformer Engine 2.11, pytorch/utils.py (``assert_dim_for_fp8_exec``,
+``assert_dim_for_all_gather``), tensor/float8_blockwise_tensor.py (``is_quantizable``) and
 common/gemm/cublaslt_gemm.cu; megatron-core 0.16.1, fp8_utils.py (``get_fp8_align_size``).
 """
 
@@ -16,18 +17,27 @@ def size_multiple(recipe: Fp8Recipe) -> int:
     """Rows and columns of what is multiplied come in multiples of this.
 
     16 bytes is what the tensor cores load; MXFP8 scales 32 values together. Blockwise scaling fills
-    up its tiles of 128 itself.
+    up its tiles of 128 itself, but see :func:`gathered_multiple`.
     """
     return {"none": 1, "mxfp8": 32}.get(recipe, 16)
 
 
-def misfit(recipe: Fp8Recipe, sizes: Mapping[str, int]) -> str | None:
-    """Why a model's layers cannot be multiplied under ``recipe``; None where they can.
+def gathered_multiple(recipe: Fp8Recipe) -> int:
+    """As :func:`size_multiple`, for what tensor-parallel ranks gather after it is quantised.
+
+    That is what column-parallel layers read under sequence parallelism; blockwise scaling then
+    takes whole tiles of 128 only.
+    """
+    return 128 if recipe == "blockwise" else size_multiple(recipe)
+
+
+def misfit(multiple: int, sizes: Mapping[str, int]) -> str | None:
+    """Why a model's layers cannot be multiplied; None where they can.
 
     Args:
+        multiple: what has to divide every size.
         sizes: what a size is of -> the size on one rank; sizes of 0 are of absent parts.
     """
-    multiple = size_multiple(recipe)
     odd = [f"{size} {name}" for name, size in sizes.items() if size % multiple]
     if not odd:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from engine.config.fp8 import size_multiple
+from engine.config.fp8 import gathered_multiple, size_multiple
 from engine.config.layout import LayoutConfig
 from engine.config.training import TrainingConfig
 
@@ -30,7 +30,7 @@ def row_multiple(training: TrainingConfig, layout: LayoutConfig) -> int:
     the whole ``tokens_per_microbatch``: the allgather dispatcher, among expert-parallel ranks, and
     the interleaved schedule, among microbatches. FP8 products take certain numbers of rows only.
     """
-    on_each_rank = size_multiple(training.fp8)
+    on_each_rank = (gathered_multiple if layout.tp > 1 else size_multiple)(training.fp8)
     multiple = math.lcm(layout.row_multiple, layout.cp * layout.tp * on_each_rank)
     if training.dispatcher == "allgather" or layout.vpp > 1:
         return -(-training.tokens_per_microbatch // multiple) * multiple

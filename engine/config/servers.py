@@ -17,6 +17,11 @@ class ServersConfig(Section):
         0, ge=0, le=HIGHEST_PORT, description="of the first server, then port + 1, ...; 0: any free"
     )
     tp: int = Field(1, ge=1, description="tensor parallel size of each server")
+    share_gpus: bool = Field(
+        False,
+        description="servers on the trainers' GPUs, with 40 % of their memory, not on those "
+        "after them (never run)",
+    )
     start_seconds: float = Field(
         180, gt=0, description="limit in seconds until all servers are healthy"
     )

@@ -14,7 +14,7 @@ from engine.config.stages import stage_layers
 from engine.config.training import TrainingConfig
 from engine.models.family import HuggingFaceConfig, family_of, head_dim
 from engine.models.gpt import PolicyModel
-from engine.models.layer_specs import decoder_spec, mtp_spec
+from engine.models.layer_specs import becoming_modules, decoder_spec, mtp_spec
 from engine.models.numerics import numerics
 from engine.models.rope import ROPE_TYPES, inverse_frequencies, rope_settings, rotated_part
 
@@ -47,24 +47,26 @@ def _chunk(
 ) -> PolicyModel:
     vp_stage = stage if layout.vpp > 1 else None
     place = {"ignore_virtual": False, "vp_stage": vp_stage}
-    model = PolicyModel(
-        config=transformer,
-        transformer_layer_spec=decoder_spec(transformer, vp_stage),
-        mtp_block_spec=mtp_spec(transformer, vp_stage),
-        vocab_size=config["vocab_size"],
-        max_sequence_length=config["max_position_embeddings"],
-        pre_process=parallel_state.is_pipeline_first_stage(**place),
-        post_process=parallel_state.is_pipeline_last_stage(**place),
-        position_embedding_type="rope",
-        share_embeddings_and_output_weights=config.get("tie_word_embeddings", False),
-        vp_stage=vp_stage,
-    )
+    with becoming_modules():
+        model = PolicyModel(
+            config=transformer,
+            transformer_layer_spec=decoder_spec(transformer, vp_stage),
+            mtp_block_spec=mtp_spec(transformer, vp_stage),
+            vocab_size=config["vocab_size"],
+            max_sequence_length=config["max_position_embeddings"],
+            pre_process=parallel_state.is_pipeline_first_stage(**place),
+            post_process=parallel_state.is_pipeline_last_stage(**place),
+            position_embedding_type="rope",
+            share_embeddings_and_output_weights=config.get("tie_word_embeddings", False),
+            vp_stage=vp_stage,
+        )
     model.cuda(torch.cuda.current_device())
     if transformer.multi_latent_attention:
         _set_latent_norm_epsilon(model)
     else:
         _set_frequencies(model, config)
     _reduce_experts_over_their_own_ranks(model)
+    _count_replicated_weights_once(model)
     return model
 
 
@@ -78,6 +80,17 @@ def _reduce_experts_over_their_own_ranks(model: torch.nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if ".experts." in name:
             parameter.allreduce = False
+
+
+def _count_replicated_weights_once(model: torch.nn.Module) -> None:
+    """Mark latent attention's down-projections as copies of one another on tensor-parallel ranks.
+
+    Transformer Engine 2.11 marks every linear layer's weight as one rank's part (linear.py:1325),
+    and the gradient's norm would count these once for each rank.
+    """
+    for name, parameter in model.named_parameters():
+        if name.endswith(("linear_q_down_proj.weight", "linear_kv_down_proj.weight")):
+            parameter.tensor_model_parallel = False
 
 
 def _set_frequencies(model: torch.nn.Module, config: HuggingFaceConfig) -> None:

@@ -5,6 +5,8 @@ Two modules are our own on both: the router and the multi-token prediction layer
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_layer_specs
 from megatron.core.transformer.moe.moe_layer import MoESubmodules
 from megatron.core.transformer.multi_token_prediction import (
@@ -54,6 +56,13 @@ def mtp_spec(
         layer = torch_layers.mtp_layer_spec(last)
     layer.module = MtpLayer
     return MultiTokenPredictionBlockSubmodules(layer_specs=[layer] * depths)
+
+
+def becoming_modules() -> AbstractContextManager[None]:
+    """What specs are to be made into modules within."""
+    if accelerator.has_transformer_engine():
+        return nullcontext()
+    return torch_layers.accepted_by_latent_attention()
 
 
 def _all_layers(config: TransformerConfig) -> list[ModuleSpec]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn.functional import silu
 
-from engine.config.fp8 import misfit
+from engine.config.fp8 import gathered_multiple, misfit, size_multiple
 from engine.config.layout import LayoutConfig
 from engine.config.training import TrainingConfig
 from engine.errors import RunError
@@ -96,7 +96,11 @@ def _fp8(
     """
     if training.fp8 == "none":
         return {}
-    odd = misfit(training.fp8, _multiplied(architecture, layout))
+    multiplied = _multiplied(architecture, layout)
+    odd = misfit(size_multiple(training.fp8), multiplied)
+    if odd is None and layout.tp > 1:
+        gathered = {name: multiplied.get(name, 0) for name in _GATHERED}
+        odd = misfit(gathered_multiple(training.fp8), gathered)
     if odd is not None:
         raise RunError(f"training.fp8: {training.fp8}: {odd}")
     scaled_by_tile = training.fp8 in ("blockwise", "mxfp8")
@@ -112,6 +116,14 @@ def _fp8(
         "num_layers_at_start_in_bf16": kept,
         "num_layers_at_end_in_bf16": kept,
     }
+
+
+_GATHERED = (
+    "hidden columns between layers",
+    "compressed query columns",
+    "compressed key and value columns",
+)
+"""What column-parallel layers read, of the names below."""
 
 
 def _multiplied(architecture: Mapping[str, Any], layout: LayoutConfig) -> dict[str, int]:
@@ -170,7 +182,13 @@ def _recomputation(
 def _modules(training: TrainingConfig, architecture: Mapping[str, Any], grouped: bool) -> list[str]:
     """What is recomputed; the default is DeepSeek-V3's choice (arXiv 2412.19437, section 3.2.3)."""
     experts = bool(architecture.get("num_moe_experts"))
+    # Transformer Engine's layers hold the norms before column-parallel linears; that of latent
+    # attention and that of experts' layers stand alone (gpt_layer_specs.py).
+    alone = experts or architecture.get("multi_latent_attention")
     missing = {
+        "layernorm": (
+            None if alone or not accelerator.has_transformer_engine() else "norms of their own"
+        ),
         "mla_up_proj": None if architecture.get("multi_latent_attention") else "latent attention",
         "moe": None if experts else "experts",
         "shared_experts": (

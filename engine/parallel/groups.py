@@ -30,7 +30,9 @@ def process_groups(
 ) -> Iterator[None]:
     """Start the process groups of ``layout`` for this rank, seed it, and end them on leaving.
 
-    Reads ``RANK`` and ``WORLD_SIZE`` as torchrun sets them.
+    An exception ends NCCL's groups with the process, not here: to take them down would wait for the
+    other ranks, and these wait for this one (never run). Reads ``RANK`` and ``WORLD_SIZE`` as
+    torchrun sets them.
 
     Args:
         store: where ranks meet; default: the one at ``MASTER_ADDR`` and ``MASTER_PORT``.
@@ -59,15 +61,22 @@ def process_groups(
         )
         tensor_parallel.model_parallel_cuda_manual_seed(seed, force_reset_rng=True)
         yield
-    finally:
-        parallel_state.destroy_model_parallel()
-        dist.destroy_process_group()
-        # parallel_state never empties this list, and a group's threads and sockets live as long
-        # as the last reference to it: a process that starts groups again would pile them up.
-        parallel_state._global_process_group_list = None
-        # These caches hold the modules they were called on, and those their context parallel group.
-        for embedding in (RotaryEmbedding, YarnRotaryEmbedding):
-            embedding.forward.cache_clear()
+    except BaseException:
+        if dist.get_backend() != "nccl":
+            _end_groups()
+        raise
+    _end_groups()
+
+
+def _end_groups() -> None:
+    parallel_state.destroy_model_parallel()
+    dist.destroy_process_group()
+    # parallel_state never empties this list, and a group's threads and sockets live as long as the
+    # last reference to it: a process that starts groups again would pile them up.
+    parallel_state._global_process_group_list = None
+    # These caches hold the modules they were called on, and those their context parallel group.
+    for embedding in (RotaryEmbedding, YarnRotaryEmbedding):
+        embedding.forward.cache_clear()
 
 
 def _meeting_at(store: dist.Store) -> dict[str, Any]:

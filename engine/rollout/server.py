@@ -12,6 +12,7 @@ from pathlib import Path
 from engine.config.process import Ports, Process
 from engine.errors import RunError
 from engine.platform.sglang_cpu.plugin import ATTENTION_BACKEND
+from engine.rollout.gpus import ServerGpus
 
 HOST = "127.0.0.1"  # a server has no key: only this machine may talk to it
 SERVERS_VARIABLE = "R1_SERVERS"  # environment of trainer and sampler: JSON, name -> base URL
@@ -46,7 +47,7 @@ def servers(
     port: int,
     tp: int,
     max_total_tokens: int,
-    gpu: bool,
+    gpus: ServerGpus | None,
     seed: int,
 ) -> list[Server]:
     """Describe the ``count`` servers of a run; nothing is started here.
@@ -58,7 +59,7 @@ def servers(
         port: 0 for any free ports, else the port of the first server; the others follow it.
         tp: tensor-parallel size of each server (GPUs per server).
         max_total_tokens: tokens in each server's key-value cache, prompts included.
-        gpu: whether the servers run on CUDA devices or on the CPU.
+        gpus: where the servers compute; None: on the CPU.
         seed: of the run; every server draws other random numbers.
 
     Raises:
@@ -74,7 +75,7 @@ def servers(
             index=index,
             tp=tp,
             max_total_tokens=max_total_tokens,
-            gpu=gpu,
+            gpus=gpus,
             seed=seed * count + index,  # no two servers of two runs with neighbouring seeds agree
         )
         name = f"server-{index}"
@@ -91,7 +92,7 @@ def server_command(
     index: int,
     tp: int,
     max_total_tokens: int,
-    gpu: bool,
+    gpus: ServerGpus | None,
     seed: int,
 ) -> tuple[tuple[str, ...], Mapping[str, str]]:
     """Return the argument vector and the environment of one server; see :func:`servers`.
@@ -121,7 +122,7 @@ def server_command(
         "skip-server-warmup",  # the first weight push and rollout warm up; a start costs 1 s less
         "sleep-on-idle",  # a server that waits for a training step leaves the core to it
     ]
-    module, device_flags, env = _gpu(index, tp) if gpu else _cpu(tp)
+    module, device_flags, env = _cpu(tp) if gpus is None else _gpu(gpus, index, tp)
     flags |= device_flags[0]
     switches += device_flags[1]
     command = [sys.executable, "-m", module]
@@ -135,11 +136,13 @@ def server_command(
 Flags = tuple[dict[str, str], list[str]]
 
 
-def _gpu(index: int, tp: int) -> tuple[str, Flags, dict[str, str]]:
+def _gpu(gpus: ServerGpus, index: int, tp: int) -> tuple[str, Flags, dict[str, str]]:
     flags = {
         "dtype": "auto",  # the one the folder was written in: what the trainer exports
-        "base-gpu-id": str(index * tp),
+        "base-gpu-id": str(gpus.first + index * tp),
     }
+    if gpus.memory is not None:
+        flags["mem-fraction-static"] = str(gpus.memory)
     return "sglang.launch_server", (flags, []), {}
 
 

@@ -19,6 +19,7 @@ class HostedParameters:
 
     def __init__(self, modules: Sequence[torch.nn.Module]) -> None:
         """Move them to the host."""
+        self._modules = [inner for module in modules for inner in module.modules()]
         self._parameters = [parameter for module in modules for parameter in module.parameters()]
         for parameter in self._parameters:
             home = parameter.data.cpu()
@@ -38,3 +39,5 @@ class HostedParameters:
         finally:
             for parameter, home in zip(self._parameters, homes, strict=True):
                 parameter.data = home
+            for module in self._modules:  # Transformer Engine's copies in FP8; it makes them anew
+                getattr(module, "_fp8_workspaces", {}).clear()

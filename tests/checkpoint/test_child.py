@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import subprocess
@@ -31,6 +32,12 @@ def full() -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "/disk/file")
     except OSError:
         raise RuntimeError("writer failed\nwith details") from None
+
+
+def test_the_child_never_frees_what_is_the_parents():
+    assert gc.isenabled()
+    assert outcome(Child(gc.isenabled, limit_seconds=20)) == Done(False)
+    assert gc.isenabled()
 
 
 def test_the_value_comes_back_however_large():

@@ -32,7 +32,7 @@ def test_the_exported_folder_serves_what_transformers_generates(tmp_path):
         for prompt in PROMPTS
     ]
     described = servers(
-        exported, FreePorts(), count=1, port=0, tp=1, max_total_tokens=8192, gpu=False, seed=3
+        exported, FreePorts(), count=1, port=0, tp=1, max_total_tokens=8192, gpus=None, seed=3
     )
     wanted = Sampling(n=1, max_new_tokens=TOKENS, temperature=0.0, stop_token_ids=(EOS,))
     with running(described, tmp_path, 240) as started:

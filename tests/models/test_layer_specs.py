@@ -13,11 +13,17 @@ from megatron.core.extensions import transformer_engine as te
 from megatron.core.extensions import transformer_engine_spec_provider as provider
 from megatron.core.models.gpt import gpt_layer_specs
 from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
+from megatron.core.transformer import multi_latent_attention
 from megatron.core.transformer.multi_token_prediction import get_mtp_layer_spec_for_backend
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_config import MLATransformerConfig, TransformerConfig
 
-from engine.models.torch_layers import RMSNorm, layer_specs, mtp_layer_spec
+from engine.models.torch_layers import (
+    RMSNorm,
+    accepted_by_latent_attention,
+    layer_specs,
+    mtp_layer_spec,
+)
 from engine.models.torch_layers.replicated_linear import ReplicatedLinear
 
 WEIGHT = {"weight"}
@@ -79,3 +85,11 @@ def test_keys_equal_transformer_engines(latent, qk_norm, layer):
     mtp = get_mtp_layer_spec_for_backend(theirs, provider.TESpecProvider())
     assert keys(mtp_layer_spec(ours)) == keys(mtp)
     assert "eh_proj.weight" in keys(mtp)
+
+
+def test_latent_attention_takes_our_layer_only_while_ours_are_built():
+    of_megatron = multi_latent_attention.TELinear
+    with pytest.raises(KeyError), accepted_by_latent_attention():
+        assert multi_latent_attention.TELinear is ReplicatedLinear
+        raise KeyError
+    assert multi_latent_attention.TELinear is of_megatron

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from engine.config.fp8 import misfit
+from engine.config.fp8 import misfit, size_multiple
 from engine.platform.precision import Hardware, fp8_obstacle, offload_obstacle
 
 RECIPES = ("tensorwise", "delayed", "blockwise", "mxfp8")
@@ -64,9 +64,9 @@ def test_what_is_not_asked_for_has_no_obstacle():
 
 def test_sizes_that_do_not_fit_are_named():
     sizes = {"hidden columns": 48, "columns of each expert": 40, "absent": 0}
-    assert misfit("none", sizes) is None
-    assert misfit("blockwise", {"hidden columns": 48}) is None
-    assert misfit("blockwise", sizes) == (
+    assert misfit(size_multiple("none"), sizes) is None
+    assert misfit(size_multiple("blockwise"), {"hidden columns": 48}) is None
+    assert misfit(size_multiple("blockwise"), sizes) == (
         "expected sizes on one rank that 16 divides, found 40 columns of each expert"
     )
-    assert "48 hidden columns, 40 columns" in str(misfit("mxfp8", sizes))
+    assert "48 hidden columns, 40 columns" in str(misfit(size_multiple("mxfp8"), sizes))

@@ -23,6 +23,6 @@ def real_servers(model: Path, folder: Path, tp: tuple[int, ...]) -> Iterator[lis
 
 def _server(model: Path, name: str, tp: int) -> Server:
     (described,) = servers(
-        model, FreePorts(), count=1, port=0, tp=tp, max_total_tokens=32768, gpu=False, seed=3
+        model, FreePorts(), count=1, port=0, tp=tp, max_total_tokens=32768, gpus=None, seed=3
     )
     return replace(described, name=name)

@@ -70,6 +70,15 @@ def test_sizes_that_fp8_cannot_multiply_are_named_as_one_rank_has_them(hopper):
         arguments(sized, halved, fp8="tensorwise")
 
 
+def test_what_ranks_gather_quantised_in_blocks_comes_in_whole_blocks(hopper):
+    sized = {**DENSE, "intermediate_size": 96, "head_dim": 16}
+    halved = LayoutConfig(processes=2, tp=2)
+    arguments({**sized, "hidden_size": 128}, halved, fp8="blockwise")
+    arguments(sized, halved, fp8="tensorwise")
+    with pytest.raises(RunError, match="128 divides, found 48 hidden columns between layers"):
+        arguments(sized, halved, fp8="blockwise")
+
+
 def test_fp8_is_refused_by_name_where_the_hardware_lacks_it(hopper):
     with pytest.raises(RunError, match=r"training\.fp8: mxfp8 needs compute capability 10\.0"):
         arguments(DENSE, fp8="mxfp8")
@@ -95,10 +104,25 @@ def test_recomputing_what_a_model_lacks_is_refused_by_name(module):
         arguments(DENSE, recompute="selective", recompute_modules=[module])
 
 
+def test_norms_that_linear_layers_hold_cannot_be_recomputed(monkeypatch):
+    monkeypatch.setattr(accelerator, "has_transformer_engine", lambda: True)
+    with pytest.raises(RunError, match=r"training\.recompute: selective finds nothing"):
+        arguments(DENSE, recompute="selective")
+    assert arguments(MLA_MOE, recompute="selective")["recompute_modules"][0] == "layernorm"
+
+
 def test_selective_with_nothing_to_recompute_is_refused(hopper):
     with pytest.raises(RunError, match=r"training\.recompute: selective finds nothing"):
         sized = {**DENSE, "intermediate_size": 96}
         arguments(sized, recompute="selective", fp8="delayed")
+
+
+def test_quantised_copies_of_hosted_parameters_do_not_outstay_the_visit():
+    module = torch.nn.Linear(3, 2)
+    module._fp8_workspaces = {}
+    with HostedParameters([module]).visiting("cpu"):
+        module._fp8_workspaces["weight"] = torch.ones(2, 3)
+    assert module._fp8_workspaces == {}
 
 
 def test_hosted_parameters_visit_the_device_and_come_home(monkeypatch):

@@ -103,7 +103,7 @@ def measure(options: argparse.Namespace, folder: Path) -> list[Result]:
         port=0,
         tp=1,
         max_total_tokens=options.max_total_tokens,
-        gpu=False,
+        gpus=None,
         seed=0,
     )
     ours, native = alike(FreePorts()), alike(FreePorts())

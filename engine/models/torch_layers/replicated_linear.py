@@ -6,7 +6,8 @@ sequence parallelism; Transformer Engine's ``parallel_mode="duplicated"`` is wha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -50,10 +51,16 @@ class ReplicatedLinear(MegatronModule):
         return linear(inputs, self.weight), None
 
 
-def allow_in_latent_attention() -> None:
-    """Let ``MLASelfAttention`` take the layer; for processes without Transformer Engine only.
+@contextmanager
+def accepted_by_latent_attention() -> Iterator[None]:
+    """Within the block ``MLASelfAttention`` can be built with the layer, and not with megatron's.
 
-    multi_latent_attention.py:399 and 441 of megatron-core 0.16.1 compare the spec's class with
-    names of Transformer Engine, which are None without it, and refuse any other.
+    multi_latent_attention.py:408 and 453 of megatron-core 0.16.1 compare the spec's class with
+    the name of Transformer Engine's, which is None without it, and refuse any other.
     """
+    of_megatron = multi_latent_attention.TELinear
     multi_latent_attention.TELinear = ReplicatedLinear
+    try:
+        yield
+    finally:
+        multi_latent_attention.TELinear = of_megatron

@@ -27,10 +27,7 @@ from megatron.core.transformer.transformer_layer import TransformerLayer, Transf
 from engine.models.torch_layers.attention import PackedAttention
 from engine.models.torch_layers.experts import GroupedSpecProvider
 from engine.models.torch_layers.norm import RMSNorm
-from engine.models.torch_layers.replicated_linear import (
-    ReplicatedLinear,
-    allow_in_latent_attention,
-)
+from engine.models.torch_layers.replicated_linear import ReplicatedLinear
 
 
 def layer_specs(config: TransformerConfig) -> list[ModuleSpec]:
@@ -110,7 +107,6 @@ def _grouped_query_attention(config: TransformerConfig) -> ModuleSpec:
 
 
 def _latent_attention() -> ModuleSpec:
-    allow_in_latent_attention()
     backend = LocalSpecProvider()
     return ModuleSpec(
         module=MLASelfAttention,
