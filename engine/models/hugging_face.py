@@ -21,7 +21,10 @@ from engine.models import block_fp8
 INDEX = "model.safetensors.index.json"
 """Names the file of each tensor, where there are several."""
 
-_WEIGHTS = (".safetensors", ".index.json", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".gguf")
+_WEIGHTS = (
+    *(".safetensors", ".index.json", ".bin", ".pt", ".pth", ".ckpt"),
+    *(".h5", ".msgpack", ".gguf", ".onnx"),
+)
 _CHECKPOINT = (".distcp", "manifest.json", "metadata.json", "run.json", "conversion.json")
 _PROSE = (".md",)
 """Ends of names of files that do not travel with weights: those speak of other ones."""
