@@ -5,7 +5,7 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: [SEED=n] bash launchers/quickstart.sh [RUN_DIR]
+usage: [SEED=n] bash launchers/quickstart.sh [RUN_DIR] [key=value ...]
 
 Sets up the environment, makes the base model, teaches it (recipe Zero), evaluates it on problems
 that it has never seen, and writes a report. About 15 minutes on 2 cores without a GPU, 10 once the
@@ -13,6 +13,7 @@ environment is there.
 
   RUN_DIR   the run's folder; default runs/quickstart of this repository (with another seed than 1:
             runs/quickstart-seed<n>). Started again, a folder goes on from its last checkpoint.
+  key=value any key of the run's configuration, such as layout.tp=2 (python -m recipes.zero --help)
   SEED      seed of the base model, its data and the run; default 1. A base model is made once per
             seed and kept in runs/base-seed<n>.
 
@@ -20,21 +21,25 @@ Ctrl-C stops everything; the same command then goes on where it was.
 TEXT
 }
 
-case ${1:-} in
-    -h | --help) usage; exit 0 ;;
-    -*) usage >&2; exit 2 ;;
-esac
-if (($# > 1)); then
-    usage >&2
-    exit 2
-fi
+folder='' overrides=()
+for argument in "$@"; do
+    case $argument in
+        -h | --help) usage; exit 0 ;;
+        -*) usage >&2; exit 2 ;;
+        *=*) overrides+=("$argument") ;;
+        *)
+            [[ -z $folder ]] || { usage >&2; exit 2; }
+            folder=$argument
+            ;;
+    esac
+done
 
 seed=${SEED:-1}
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 base=$repository/runs/base-seed$seed
 
-if (($# == 1)); then
-    run=$1
+if [[ -n $folder ]]; then
+    run=$folder
     [[ $run == /* ]] || run=$PWD/$run # as the caller sees it, wherever the repository is
 elif [[ $seed == 1 ]]; then
     run=$repository/runs/quickstart
@@ -57,7 +62,8 @@ echo "== 2 of 3: the base model of seed $seed, in $base"
 echo "== 3 of 3: Zero: reinforcement learning from the base model, in $run"
 "$python" -m launchers.local recipes.zero recipes/configs/quickstart/zero.yaml \
     seed="$seed" run_dir="$run" model="$base/model" \
-    prompts.train="$base/prompts/train.jsonl" prompts.held_out="$base/prompts/held_out.jsonl" --stop-with-parent
+    prompts.train="$base/prompts/train.jsonl" prompts.held_out="$base/prompts/held_out.jsonl" \
+    "${overrides[@]}" --stop-with-parent
 
 cat <<TEXT
 == done

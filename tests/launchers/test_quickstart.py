@@ -52,6 +52,13 @@ def test_it_works_from_anywhere_with_the_run_folder_of_the_caller(clone: Path, t
     assert f"report:       {tmp_path / 'mine'}/report.html" in lines
 
 
+def test_keys_go_to_the_run_and_not_to_its_base(clone: Path, tmp_path: Path):
+    status, lines = quickstart(clone, tmp_path, "mine", "layout.tp=2", "steps=9")
+    base, zero = (line for line in lines if line.startswith("<-m><launchers.local>"))
+    assert status == 0 and f"<run_dir={tmp_path / 'mine'}>" in zero
+    assert "<layout.tp=2><steps=9>" in zero and "layout" not in base
+
+
 @pytest.mark.parametrize(("seed", "folder"), [("1", "quickstart"), ("3", "quickstart-seed3")])
 def test_each_seed_has_a_run_folder_of_its_own(clone: Path, tmp_path: Path, seed: str, folder: str):
     _, lines = quickstart(clone, tmp_path, SEED=seed)
