@@ -26,8 +26,15 @@ for argument in "$@"; do
     case $argument in
         -h | --help) usage; exit 0 ;;
         -*) usage >&2; exit 2 ;;
-        *=*) overrides+=("$argument") ;;
+        seed=* | run_dir=* | model=* | prompts.train=* | prompts.held_out=*)
+            echo "error: $argument: the base model decides it; SEED and RUN_DIR are yours" >&2
+            exit 2
+            ;;
         *)
+            if [[ $argument == *=* && ${argument%%=*} != */* ]]; then
+                overrides+=("$argument")
+                continue
+            fi
             [[ -z $folder ]] || { usage >&2; exit 2; }
             folder=$argument
             ;;
@@ -55,15 +62,17 @@ python=$environment/bin/python
 echo "== 1 of 3: the environment"
 bash launchers/setup.sh
 
+zero=(recipes/configs/quickstart/zero.yaml seed="$seed" run_dir="$run" model="$base/model"
+    prompts.train="$base/prompts/train.jsonl" prompts.held_out="$base/prompts/held_out.jsonl"
+    "${overrides[@]}")
+"$python" -m recipes.zero "${zero[@]}" --print > /dev/null # a mistyped key is told before hard work
+
 echo "== 2 of 3: the base model of seed $seed, in $base"
 "$python" -m launchers.local recipes.base recipes/configs/quickstart/base.yaml \
     seed="$seed" run_dir="$base" --stop-with-parent
 
 echo "== 3 of 3: Zero: reinforcement learning from the base model, in $run"
-"$python" -m launchers.local recipes.zero recipes/configs/quickstart/zero.yaml \
-    seed="$seed" run_dir="$run" model="$base/model" \
-    prompts.train="$base/prompts/train.jsonl" prompts.held_out="$base/prompts/held_out.jsonl" \
-    "${overrides[@]}" --stop-with-parent
+"$python" -m launchers.local recipes.zero "${zero[@]}" --stop-with-parent
 
 cat <<TEXT
 == done

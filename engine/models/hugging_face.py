@@ -21,13 +21,11 @@ from engine.models import block_fp8
 INDEX = "model.safetensors.index.json"
 """Names the file of each tensor, where there are several."""
 
-_WEIGHTS = (
-    *(".safetensors", ".index.json", ".bin", ".pt", ".pth", ".ckpt"),
-    *(".h5", ".msgpack", ".gguf", ".onnx"),
-)
-_CHECKPOINT = (".distcp", "manifest.json", "metadata.json", "run.json", "conversion.json")
-_PROSE = (".md",)
-"""Ends of names of files that do not travel with weights: those speak of other ones."""
+_TRAVEL = (".json", ".jinja", ".model", ".tiktoken", ".txt", ".py")
+"""Ends of names of what goes with weights: config, tokenizer, chat template, the makers' code."""
+_LICENSES = ("LICENSE", "NOTICE", "USE_POLICY")
+_STAY = (".index.json", "manifest.json", "metadata.json", "run.json", "conversion.json")
+_PROSE = "README"
 
 COMPUTED = ".rotary_emb.inv_freq"
 """End of the names of buffers that old checkpoints hold: they follow from config.json."""
@@ -54,8 +52,10 @@ class HuggingFaceFolder:
         file = self.path / "config.json"
         try:
             contents: dict[str, Any] = json.loads(file.read_text())
-        except (OSError, ValueError) as error:  # no JSON, no UTF-8
-            raise RunError(f"model: {file} is not valid JSON: {error}") from None
+        except OSError as error:
+            raise RunError(f"model: {file} cannot be read: {error}") from None
+        except ValueError as error:  # no UTF-8 either
+            raise RunError(f"model: {file} is no valid JSON: {error}") from None
         if not isinstance(contents, dict):
             raise RunError(f"model: {file} is no JSON object")
         return contents
@@ -176,16 +176,16 @@ def _weight_map(index: Path) -> dict[str, str]:
 def companions(folder: Path) -> list[str]:
     """Names of the files that travel with a folder's weights, sorted.
 
-    Config, tokenizer, generation config and chat template, the makers' code, the license: whatever
-    is no weight, no record of a checkpoint, and no prose.
+    Config, tokenizer, generation config and chat template, the makers' code, the license; not the
+    records of a checkpoint, and no prose, which speaks of other weights.
     """
-    return sorted(
-        file.name
-        for file in folder.iterdir()
-        if file.is_file()
-        and not file.name.startswith(".")
-        and not file.name.endswith((*_WEIGHTS, *_CHECKPOINT, *_PROSE))
-    )
+    return sorted(file.name for file in folder.iterdir() if file.is_file() and _travels(file.name))
+
+
+def _travels(name: str) -> bool:
+    if name.startswith((".", _PROSE)) or name.endswith(_STAY):
+        return False
+    return name.endswith(_TRAVEL) or name.startswith(_LICENSES)
 
 
 def main_dtype(tensors: Iterable[tuple[torch.dtype, int]]) -> torch.dtype:

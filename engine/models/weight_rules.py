@@ -134,8 +134,11 @@ class TensorMap:
         """This map for a checkpoint that holds the names ``stored``: of copies, those it has."""
         if not isinstance(self.join, Copies):
             return self
-        names = tuple(name for name in (*self.names, *self.also) if name in stored)
-        names = names or self.names[:1]
+        first, *copies = self.names
+        also = [name for name in self.also if name in stored]
+        # The first name is needed, unless one of the others stands for it.
+        needed = [] if also and first not in stored else [first]
+        names = (*needed, *(name for name in copies if name in stored), *also)
         return TensorMap(self.key, self.expert, names, Copies(len(names)))
 
     def to_hugging_face(self, tensor: Tensor) -> dict[str, Tensor]:

@@ -36,7 +36,8 @@ def gpus_of_servers(trainers: int, wanted: int, available: int, *, share: bool) 
     """
     needed = max(trainers, wanted) if share else trainers + wanted
     if needed > available:
-        instead = "" if share else "; servers.share_gpus=true puts both on the same"
+        helps = not share and max(trainers, wanted) <= available
+        instead = "; servers.share_gpus=true puts both on the same" if helps else ""
         raise RunError(
             f"layout.processes = {trainers} and servers.count * servers.tp = {wanted} need "
             f"{needed} GPUs, found {available}{instead}"

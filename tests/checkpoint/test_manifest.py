@@ -69,12 +69,27 @@ def test_a_manifest_with_a_flipped_bit_accepts_nothing_but_what_was_written(
 def test_a_manifest_that_makes_no_sense_is_damaged(folder, content):
     (folder / manifest.NAME).write_bytes(content)
     found = manifest.problem(folder)
-    assert found is not None and found.startswith(f"{folder / manifest.NAME} is damaged (")
+    assert found is not None and found.startswith(f"{folder / manifest.NAME} is damaged")
+
+
+def test_a_manifest_of_another_version_is_told(folder):
+    (folder / manifest.NAME).write_text('{"a": {"bytes": 1, "sha256": "00"}}')
+    assert "another version wrote it" in str(manifest.problem(folder))
 
 
 def test_without_a_manifest_a_checkpoint_is_none(folder):
     (folder / manifest.NAME).unlink()
     assert manifest.problem(folder) == f"{folder / manifest.NAME} is missing"
+
+
+def test_files_above_a_size_are_compared_by_it(folder):
+    name = max(CONTENTS, key=lambda file: len(CONTENTS[file]))
+    size = len(CONTENTS[name])
+    (folder / name).write_bytes(bytes(size))
+    assert manifest.problem(folder, largest=size) is not None
+    assert manifest.problem(folder, largest=size - 1) is None
+    (folder / name).write_bytes(bytes(size - 1))
+    assert manifest.problem(folder, largest=0) is not None
 
 
 def test_ranks_share_the_files_and_miss_none(folder):

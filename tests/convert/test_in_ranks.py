@@ -21,7 +21,7 @@ from engine.errors import RunError
 from tools.benchmarks.rank_pool import RankPool
 from tools.convert.cuts import Cuts
 from tools.convert.logits import of_transformers, random_prompts
-from tools.convert.opening import open_source, place_in_run
+from tools.convert.opening import checkpoint_of_run, open_source
 
 pytestmark = pytest.mark.slow
 
@@ -159,7 +159,10 @@ def test_a_run_keeps_its_exports_unless_told_where_to(run):
     again = command(*arguments)
     assert f"{there} exists" in again.communicate(timeout=240)[1] and again.returncode == 1
     with pytest.raises(RunError, match="--to has to name"):
-        place_in_run(run / "checkpoints" / "000001")
+        checkpoint_of_run(run / "checkpoints" / "000001")
+    inside = command("megatron-to-hf", ".", "--step", "2", cwd=run / "checkpoints")
+    assert inside.wait(timeout=240) == 0
+    verified(run / "exported-2", run / "hugging_face" / "000002")
 
 
 def test_a_training_checkpoint_is_resharded_to_a_model_alone(run, tmp_path):

@@ -61,6 +61,21 @@ def test_a_prediction_head_without_copies_of_embedding_and_output_layer(folders,
     there_and_back(rewritten(folder, tmp_path / "source", without_copies), tmp_path)
 
 
+@pytest.mark.parametrize("name", [EMBEDDING, HEAD])
+def test_copies_in_a_prediction_head_stand_for_nothing(folders, tmp_path, name):
+    folder = folders["deepseek_v3 with prediction head"]
+    source = rewritten(folder, tmp_path / "source", lambda tensors: tensors.pop(name))
+    with pytest.raises(RunError, match=f"lacks 1 tensors that its family needs, first {name}"):
+        to_megatron(source, tmp_path / "there")
+
+
+def test_a_tied_model_that_stores_its_output_layer_alone(folders, tmp_path):
+    def only_head(tensors):
+        tensors[HEAD] = tensors.pop(EMBEDDING)
+
+    there_and_back(rewritten(folders["qwen2, tied"], tmp_path / "source", only_head), tmp_path)
+
+
 def test_a_prediction_head_that_another_tool_left_out(folders, tmp_path):
     def without_head(tensors):
         for name in [name for name in tensors if name.startswith("model.layers.3.")]:
@@ -88,13 +103,14 @@ def test_buffers_that_are_computed_anew_stay_behind(folders, tmp_path):
 def test_code_and_license_travel_and_the_model_card_stays(mixture, tmp_path):
     source = shutil.copytree(mixture, tmp_path / "source")
     more = ("modeling_own.py", "tiktoken.model", "LICENSE")
-    for name in (*more, "README.md", ".gitattributes"):
+    stays = ("README.md", ".gitattributes", "rust_model.ot", "training.log", "pytorch_model.bin")
+    for name in (*more, *stays):
         (source / name).write_text(name)
     back = there_and_back(source, tmp_path)
     for name in companions(source):
         assert (back / name).read_bytes() == (source / name).read_bytes()
     assert {*more, "config.json", "tokenizer.json"} <= set(companions(source))
-    assert not (back / "README.md").exists() and not (back / ".gitattributes").exists()
+    assert not any((back / name).exists() for name in stays)
     (back / "modeling_own.py").write_text("changed")
     with pytest.raises(RunError, match=r"modeling_own\.py .* differ"):
         verified(source, back)

@@ -72,7 +72,7 @@ def test_what_travels_along(changed, there, name):
     with pytest.raises(RunError, match=rf"{name} and .*{name} differ"):
         verified(changed, there)
     (changed / name).unlink()
-    with pytest.raises(RunError, match=rf"{name} and .*{name} differ"):
+    with pytest.raises(RunError, match=rf"only one of .* has {name}"):
         verified(changed, there)
 
 
@@ -101,6 +101,40 @@ def test_prompts_that_are_none_are_refused_before_anything_is_read(tmp_path, con
     checking = command("verify", "--from", tmp_path, "--to", tmp_path, "--prompts", file)
     _, errors = checking.communicate(timeout=60)
     assert checking.returncode == 1 and errors.startswith("error: --prompts: ")
+
+
+def test_inspection_of_a_damaged_checkpoint_is_a_sentence(there, tmp_path):
+    def inspected(damage):
+        folder = shutil.copytree(there, tmp_path / damage.__name__)
+        damage(folder)
+        return "\n".join(lines(open_source(folder, digests=False)))
+
+    def lost(folder):
+        next(folder.glob("*.distcp")).unlink()
+
+    def index_flipped(folder):
+        content = bytearray((folder / ".metadata").read_bytes())
+        content[len(content) // 2] ^= 16
+        (folder / ".metadata").write_bytes(content)
+
+    def another_record(folder):
+        (folder / "conversion.json").write_text("[]")
+
+    for damage, message in (
+        (lost, r"distcp is missing"),
+        (index_flipped, r"\.metadata is damaged"),
+        (another_record, r"conversion\.json is damaged"),
+    ):
+        with pytest.raises(RunError, match=message):
+            inspected(damage)
+
+
+def test_a_record_of_another_version_is_told(mixture, there, tmp_path):
+    back = to_hugging_face(there, tmp_path / "back")
+    text = (back / "conversion.json").read_text().replace('"blake3"', '"sha256"')
+    (back / "conversion.json").write_text(text)
+    with pytest.raises(RunError, match="another version wrote it"):
+        verified(mixture, back)
 
 
 def test_inspection(there):

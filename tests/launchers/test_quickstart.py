@@ -59,6 +59,23 @@ def test_keys_go_to_the_run_and_not_to_its_base(clone: Path, tmp_path: Path):
     assert "<layout.tp=2><steps=9>" in zero and "layout" not in base
 
 
+def test_a_key_that_is_none_is_told_before_the_base_is_made(clone: Path, tmp_path: Path):
+    zero = "recipes/configs/quickstart/zero.yaml"  # the check of it is not the launcher's
+    status, lines = quickstart(clone, tmp_path, "layout.tq=2", FAILING=zero)
+    assert status != 0 and f"set-up in {clone}" in lines
+    assert "recipes.base" not in "".join(lines)
+
+
+@pytest.mark.parametrize("key", ["seed=4", "run_dir=mine", "model=other"])
+def test_what_the_base_decides_is_no_key(clone: Path, tmp_path: Path, key: str):
+    assert quickstart(clone, tmp_path, key) == (2, [])
+
+
+def test_a_folder_may_be_called_like_a_key(clone: Path, tmp_path: Path):
+    _, lines = quickstart(clone, tmp_path, "runs/lr=1")
+    assert f"<run_dir={tmp_path}/runs/lr=1>" in "".join(lines)
+
+
 @pytest.mark.parametrize(("seed", "folder"), [("1", "quickstart"), ("3", "quickstart-seed3")])
 def test_each_seed_has_a_run_folder_of_its_own(clone: Path, tmp_path: Path, seed: str, folder: str):
     _, lines = quickstart(clone, tmp_path, SEED=seed)

@@ -28,6 +28,7 @@ def test_servers_beside_trainers_leave_them_memory():
             r"4 and servers\.count \* servers\.tp = 4 need 8 GPUs, found 7; serv",
         ),
         (3, True, r"need 4 GPUs, found 3$"),
+        (3, False, r"need 8 GPUs, found 3$"),
     ],
 )
 def test_too_few_gpus_are_refused(available, share, message):

@@ -34,6 +34,7 @@ from engine.models.family import family_of
 from engine.models.holdings import whole_tensors
 from engine.models.hugging_face import INDEX
 from engine.models.weight_rules import expand
+from engine.monitoring.files import sync
 from tools.benchmarks import report
 from tools.benchmarks.memory import peak, start_peak
 from tools.convert.conversion import Conversion
@@ -43,7 +44,6 @@ from tools.convert.megatron_target import MegatronTarget
 from tools.convert.opening import open_source
 from tools.convert.precision import Precision
 from tools.convert.safetensors_file import Described, SafetensorsWriter
-from tools.convert.targets import sync
 
 CONFIG: dict[str, Any] = {
     "model_type": "qwen3_moe",

@@ -107,7 +107,7 @@ def _loss(logp: Tensor, entropy: Tensor, row: Row) -> tuple[Tensor, dict[str, Te
 
 def main() -> None:
     """Print the table."""
-    parser = report.command_line(__doc__)
+    parser = report.command_line(__doc__, "python -m tools.benchmarks.levers")
     parser.add_argument("--rounds", type=int, default=3, help="times that each lever is measured")
     options = parser.parse_args()
     layout = LayoutConfig(processes=1)

@@ -55,11 +55,13 @@ def main(arguments: list[str] | None = None) -> None:
 def _convert(options: argparse.Namespace) -> None:
     from tools.convert.conversion import Conversion
     from tools.convert.leftovers import refuse_existing
-    from tools.convert.opening import open_source, place_in_run
+    from tools.convert.opening import checkpoint_of_run, open_source, place_in_run
     from tools.convert.progress import bar
 
     step, named = getattr(options, "step", None), options.source or options.run_dir
-    to = options.to or place_in_run(named, step)
+    if options.to is None:  # found once: the run may go on and save another
+        named, step = checkpoint_of_run(named, step), None
+    to = options.to or place_in_run(named)
     refuse_existing(to)  # before everything is read
     source = open_source(named, step, workers=options.workers)
     if source.kind != options.kind:

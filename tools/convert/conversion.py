@@ -65,6 +65,7 @@ class Conversion:
         plan = {
             "source": self.source.state(),
             "options": self.target.options,
+            "digests": "blake3",
             "files": {file.name: [len(file.maps), file.bytes] for file in self.target.planned},
         }
         with leftovers.claimed(plan):

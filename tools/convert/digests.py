@@ -8,6 +8,7 @@ from typing import Any
 from blake3 import blake3
 from torch import Tensor
 
+from engine.errors import RunError
 from tools.convert.safetensors_file import bytes_of
 
 
@@ -25,8 +26,17 @@ class TensorDigest:
 
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> TensorDigest:
-        """What :meth:`as_json` gave."""
-        return cls(found["dtype"], tuple(found["shape"]), found["blake3"])
+        """What :meth:`as_json` gave.
+
+        Raises:
+            RunError: it did not, or another version's did.
+        """
+        try:
+            return cls(found["dtype"], tuple(found["shape"]), found["blake3"])
+        except (KeyError, TypeError) as error:
+            raise RunError(
+                f"a tensor's record is damaged, or another version wrote it: {error!r} in {found}"
+            ) from None
 
 
 def tensor_digest(tensor: Tensor) -> TensorDigest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,9 @@ from engine.errors import RunError
 from tools.convert import torch_dist
 from tools.convert.sources import HuggingFaceSource, MegatronSource, Source
 
+SMALL = 64 << 20
+"""Bytes of a file that is read at once: indices and records."""
+
 
 def open_source(
     path: Path, step: int | None = None, *, workers: int = 1, digests: bool = True
@@ -25,29 +29,26 @@ def open_source(
     Args:
         step: which checkpoint of a run; default: the newest.
         workers: threads that read.
-        digests: whether a megatron checkpoint's files are read whole and compared with its
-            manifest.
+        digests: whether all files of a megatron checkpoint are read and compared with its
+            manifest; else those of no more than :data:`SMALL` are, and the others' sizes.
 
     Raises:
         RunError: it is none of them, or damaged.
     """
-    if not path.is_dir():
-        raise RunError(f"expected a folder, found none at {path}")
-    checkpoint = _checkpoint(path, step)
+    checkpoint = _checkpoint(_folder(path), step)
     if checkpoint is None:
         folder = HuggingFaceSource(path)
         folder.check()
         return folder
     source = MegatronSource(checkpoint, companions_of(checkpoint))
-    if digests:
-        _compare_digests(checkpoint, workers)
+    _compare(checkpoint, workers, math.inf if digests else SMALL)
     source.check()
     return source
 
 
-def _compare_digests(checkpoint: Path, workers: int) -> None:
+def _compare(checkpoint: Path, workers: int, largest: float) -> None:
     files = len(list(checkpoint.iterdir()))  # a task each, so that Ctrl-C waits for no more
-    look = partial(manifest.problem, checkpoint, parts=files)
+    look = partial(manifest.problem, checkpoint, parts=files, largest=largest)
     with ThreadPoolExecutor(workers) as pool:
         for problem in pool.map(look, range(files)):
             if problem is not None:
@@ -74,19 +75,27 @@ def _checkpoint(path: Path, step: int | None) -> Path | None:
     return folders.folder(steps[-1] if step is None else step)
 
 
-def place_in_run(path: Path, step: int | None = None) -> Path:
-    """Where a training run keeps one of its checkpoints as a Hugging Face folder.
-
-    Args:
-        path, step: as for :func:`open_source`.
+def checkpoint_of_run(path: Path, step: int | None = None) -> Path:
+    """The checkpoint of a training run's folder; see :func:`open_source`.
 
     Raises:
-        RunError: ``path`` is no run's folder.
+        RunError: ``path`` is no run's folder, or has no such step.
     """
-    checkpoint = _checkpoint(path, step) if path.is_dir() else None
-    if checkpoint is None or checkpoint == path:
+    checkpoint = _checkpoint(_folder(path), step)
+    if checkpoint is None or checkpoint == path.resolve():
         raise RunError(f"{path} is no run's folder; then --to has to name the folder to write")
+    return checkpoint
+
+
+def place_in_run(checkpoint: Path) -> Path:
+    """Where a training run keeps one of its checkpoints as a Hugging Face folder."""
     return checkpoint.parents[1] / "hugging_face" / checkpoint.name
+
+
+def _folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise RunError(f"expected a folder, found none at {path}")
+    return path.resolve()
 
 
 def companions_of(checkpoint: Path) -> Path:

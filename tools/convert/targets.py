@@ -72,10 +72,11 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     """
     try:
         found: dict[str, Any] = json.loads((folder / RECORD).read_text())
-        found["options"], found["tensors"]
+        if not all(isinstance(found[key], dict) for key in ("options", "tensors")):
+            raise ValueError("options and tensors are no objects")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder / RECORD} is damaged: {error}") from None
     return found
 

@@ -207,6 +207,13 @@ def read_index(folder: Path) -> dict[str, list[Piece]]:
         raise
     except Exception as error:  # whatever unpickling meets
         raise ValueError(f"{folder / INDEX} is damaged: {error}") from None
+    try:
+        return _pieces(metadata)
+    except (KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{folder / INDEX} is damaged: {error}") from None
+
+
+def _pieces(metadata: Metadata) -> dict[str, list[Piece]]:
     found: dict[str, list[Piece]] = {}
     for key, tensor in metadata.state_dict_metadata.items():
         if not isinstance(tensor, TensorStorageMetadata):

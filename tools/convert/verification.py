@@ -102,5 +102,7 @@ def _same_companions(first: Source, second: Source) -> None:
     for name in sorted({*companions(mine.path), *companions(theirs.path)} - {"config.json"}):
         files = [folder / name for folder in (mine.path, theirs.path)]
         contents = [file.read_bytes() if file.is_file() else None for file in files]
+        if None in contents:
+            raise RunError(f"only one of {mine.path} and {theirs.path} has {name}")
         if contents[0] != contents[1]:
             raise RunError(f"{files[0]} and {files[1]} differ")
