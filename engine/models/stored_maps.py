@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from engine.errors import RunError
+from engine.models.families.layer_rules import prediction_depths
 from engine.models.family import HuggingFaceConfig, family_of
 from engine.models.hugging_face import HuggingFaceFolder
 from engine.models.weight_rules import TensorMap, expand
@@ -71,8 +72,7 @@ def check_names(path: Path, needed: set[str], held: set[str], advice: str = "") 
 
 def _without_a_head(config: HuggingFaceConfig, missing: Iterable[str]) -> str:
     """What helps where tools such as transformers left the prediction head out."""
-    layers, depths = config["num_hidden_layers"], config.get("num_nextn_predict_layers") or 0
-    heads = tuple(f"model.layers.{layers + depth}." for depth in range(depths))
+    heads = tuple(prediction_depths(config))
     if not heads or not all(name.startswith(heads) for name in missing):
         return ""
     return "; to leave the prediction head out, set num_nextn_predict_layers to 0 in config.json"

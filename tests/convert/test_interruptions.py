@@ -32,20 +32,31 @@ def finished_files(target: Path) -> dict[str, tuple[int, int]]:
     return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in stats.items()}
 
 
-@pytest.mark.slow
-def test_a_killed_conversion_goes_on_and_keeps_what_was_finished(tmp_path):
+def interrupt(tmp_path: Path, files: int, number: signal.Signals) -> tuple[tuple, int, str]:
+    """Start a conversion of many files, and send it a signal when so many are finished.
+
+    Returns its arguments, exit status and errors.
+    """
     source = random_folder(tmp_path / "source", "qwen2, tied", num_hidden_layers=48)
     target = tmp_path / "target"
     arguments = ("hf-to-megatron", "--from", source, "--to", target, "--file-size", "0.00003")
-    killed = command(*arguments, "--workers", "1")
+    process = command(*arguments, "--workers", "1")
     try:
-        while killed.poll() is None and len(finished_files(target)) < 5:
+        while process.poll() is None and len(finished_files(target)) < files:
             time.sleep(0.002)
     finally:
-        killed.send_signal(signal.SIGKILL)
-        killed.communicate()
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert len(finished_files(target)) >= files and not target.exists()
+    return arguments, process.returncode, errors
+
+
+@pytest.mark.slow
+def test_a_killed_conversion_goes_on_and_keeps_what_was_finished(tmp_path):
+    arguments, status, _ = interrupt(tmp_path, 5, signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    source, target = tmp_path / "source", tmp_path / "target"
     before = finished_files(target)
-    assert len(before) >= 5 and not target.exists()
     again = command(*arguments)
     output, errors = again.communicate(timeout=240)
     assert again.returncode == 0, errors
@@ -216,19 +227,12 @@ def test_wherever_the_disk_runs_full_the_conversion_goes_on_when_there_is_room(
 
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_was_finished_and_says_so(tmp_path):
-    source = random_folder(tmp_path / "source", "qwen2, tied", num_hidden_layers=48)
-    target = tmp_path / "target"
-    arguments = ("hf-to-megatron", "--from", source, "--to", target, "--file-size", "0.00003")
-    stopped = command(*arguments, "--workers", "1")
-    while stopped.poll() is None and len(finished_files(target)) < 3:
-        time.sleep(0.002)
-    stopped.send_signal(signal.SIGINT)
-    _, errors = stopped.communicate(timeout=60)
-    assert stopped.returncode == 130
+    arguments, status, errors = interrupt(tmp_path, 3, signal.SIGINT)
+    assert status == 130
     last = errors.strip().splitlines()[-1]
     assert last == "interrupted; the same command goes on where this one stopped"
+    target = tmp_path / "target"
     before = finished_files(target)
-    assert len(before) >= 3 and not target.exists()
     again = command(*arguments)
     assert again.wait(timeout=240) == 0
     assert all((target / name).stat().st_ino == inode for name, (inode, _) in before.items())

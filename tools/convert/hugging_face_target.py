@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from engine.models.hugging_face import INDEX, main_dtype
+from engine.models.hugging_face import INDEX
 from engine.models.weight_rules import TensorMap
 from tools.convert.plan import PlannedFile, groups
 from tools.convert.precision import Precision
@@ -68,9 +68,7 @@ class HuggingFaceTarget:
     def complete(self, folder: Path, written: Mapping[str, dict[str, Any]]) -> None:
         """See :class:`Target`."""
         source = self._source.companions
-        described = [d for m in self._source.maps.values() for d in self._described(m).values()]
-        most = main_dtype((tensor.dtype, tensor.bytes) for tensor in described)
-        copy_companions(source, folder, self._precision.config(source.config, most))
+        copy_companions(source, folder, self._precision.config_of(self._source))
         if len(written) > 1:
             weight_map = {name: file for file, of in written.items() for name in of["tensors"]}
             size = sum(of["bytes"] for of in written.values())

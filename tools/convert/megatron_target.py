@@ -19,7 +19,6 @@ from torch import Tensor
 from engine.checkpoint import manifest
 from engine.checkpoint.manifest import Digest
 from engine.errors import RunError
-from engine.models.hugging_face import main_dtype
 from engine.models.weight_rules import TensorMap
 from engine.monitoring.files import sync
 from tools.convert import torch_dist
@@ -110,9 +109,7 @@ class MegatronTarget:
         record = {"step": 0, "layout": layout, "updates": 0, "progress": {}}
         write_text(folder / "run.json", json.dumps(record, indent=2) + "\n")
         source = self._source.companions
-        described = [d for m in self._source.maps.values() for d in self._source.describe(m)]
-        most = main_dtype((tensor.dtype, tensor.bytes) for tensor in described)
-        small = copy_companions(source, folder, Precision(None).config(source.config, most))
+        small = copy_companions(source, folder, Precision(None).config_of(self._source))
         names = (torch_dist.INDEX, "common.pt", "metadata.json", "run.json", RECORD)
         small += [folder / name for name in names]
         digests = {name: Digest(**file["digest"]) for name, file in written.items()}

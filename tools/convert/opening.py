@@ -47,10 +47,11 @@ def open_source(
 
 
 def _compare(checkpoint: Path, workers: int, largest: float) -> None:
-    files = len(list(checkpoint.iterdir()))  # a task each, so that Ctrl-C waits for no more
-    look = partial(manifest.problem, checkpoint, parts=files, largest=largest)
+    # Small tasks, so that Ctrl-C waits for no more; each reads the manifest.
+    tasks = min(len(list(checkpoint.iterdir())), 32 * workers)
+    look = partial(manifest.problem, checkpoint, parts=tasks, largest=largest)
     with ThreadPoolExecutor(workers) as pool:
-        for problem in pool.map(look, range(files)):
+        for problem in pool.map(look, range(tasks)):
             if problem is not None:
                 raise RunError(f"checkpoint {checkpoint} is damaged: {problem}")
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from engine.models import block_fp8
-from engine.models.hugging_face import with_dtype
+from engine.models.hugging_face import main_dtype, with_dtype
 from tools.convert.safetensors_file import Described
+from tools.convert.sources import Source
 
 FP8 = "fp8"
 BLOCK = (128, 128)
@@ -64,15 +65,13 @@ class Precision:
                 written[name] = Described(self._of(name, part.dtype), part.shape)
         return written
 
-    def config(self, config: dict[str, Any], written: torch.dtype) -> dict[str, Any]:
-        """``config.json`` of the written folder, from that of a source that may be quantised.
-
-        Args:
-            written: what most of its tensors are, where they are left as they are.
-        """
+    def config_of(self, source: Source) -> dict[str, Any]:
+        """``config.json`` of the folder that is written from ``source``, which may be quantised."""
+        config = source.companions.config
         plain = {key: value for key, value in config.items() if key != "quantization_config"}
-        if self._dtype is None:
-            return with_dtype(plain, written)
+        if self._dtype is None:  # as they are, whatever the source says that they are
+            described = [part for m in source.maps.values() for part in source.describe(m)]
+            return with_dtype(plain, main_dtype((part.dtype, part.bytes) for part in described))
         key = "torch_dtype" if "torch_dtype" in config else "dtype"
         if self.name != FP8:
             return {**plain, key: self.name}
