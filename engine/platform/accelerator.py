@@ -3,6 +3,7 @@
 ``prepare()`` comes before the first import of ``megatron``: megatron-core speaks of ``torch.cuda``
 in some hundreds of places, and on a machine without a GPU that vocabulary is first taught to mean
 the CPU (``cuda_on_cpu``), then megatron's bugs of that path are mended (``megatron_fixes``).
+Transformer Engine is hidden where it does not serve: megatron would take whatever can be imported.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import warnings
 import torch
 
 from engine.platform import cuda_on_cpu, uneven_collectives
+from engine.platform.cudnn import prefer_torchs_cudnn
 from engine.platform.precision import Hardware
 
 _prepared = False
+_log = logging.getLogger(__name__)
 
 
 def has_gpu() -> bool:
@@ -40,13 +43,21 @@ def device_name() -> str:
 def has_transformer_engine() -> bool:
     """Whether Transformer Engine's layers serve this process: there is a GPU, and it is installed.
 
-    It is imported to find out: it is there but unusable where its CUDA does not fit the driver's.
+    It is imported to find out: it is there but unusable where its CUDA does not fit the driver's,
+    or its library not its torch extension. Such a reason is logged: torch's layers are far slower.
     """
     if not has_gpu():
         return False
+    prefer_torchs_cudnn()
     try:
         import transformer_engine.pytorch  # noqa: F401
-    except (ImportError, OSError):
+    except Exception as error:  # it also raises OSError, RuntimeError and AssertionError
+        if not (isinstance(error, ModuleNotFoundError) and error.name == "transformer_engine"):
+            _log.warning(
+                "Transformer Engine cannot be imported, so torch's layers serve (%s: %s)",
+                type(error).__name__,
+                error,
+            )
         return False
     return True
 
@@ -79,6 +90,9 @@ def prepare(local_rank: int = 0) -> None:
     _quiet_megatron()
     gpu = has_gpu()
     if gpu:
+        # Packed rows and experts' shares of them differ in length from step to step: blocks of a
+        # fixed size would be cut into pieces that fit nothing. Read at the first allocation.
+        os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
         torch.cuda.set_device(local_rank)
     else:
         # Set before torch._dynamo is first imported: compiling pays nothing on a few CPU kernels.
@@ -86,10 +100,25 @@ def prepare(local_rank: int = 0) -> None:
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
         cuda_on_cpu.install()
         uneven_collectives.install()
+    if not has_transformer_engine():
+        _hide_transformer_engine()
     from engine.platform import megatron_fixes  # imports megatron, so only now
 
     megatron_fixes.apply(gpu, has_transformer_engine())
     _prepared = True
+
+
+def _hide_transformer_engine() -> None:
+    """Make each import of Transformer Engine an ImportError, the only one that megatron expects.
+
+    Without a GPU its import may succeed, and its optimizer then fails in the first step; or raise
+    what megatron does not catch. A failed import leaves modules that could be imported by name.
+    """
+    names = ("transformer_engine", "transformer_engine_torch")
+    for module in list(sys.modules):
+        if module.partition(".")[0] in names:
+            del sys.modules[module]
+    sys.modules.update(dict.fromkeys(names))  # type: ignore[arg-type]  # None: cannot be imported
 
 
 def _quiet_megatron() -> None:

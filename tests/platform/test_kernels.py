@@ -36,14 +36,40 @@ APEX = {
     ),
 }
 
+ENGINE = {
+    "transformer_engine/__init__.py": "",
+    "transformer_engine/pytorch/__init__.py": "",
+    "transformer_engine/pytorch/optimizers.py": (
+        "class FusedAdam: pass\n"
+        "class FusedSGD: pass\n"
+        "def multi_tensor_applier(*_): raise NotImplementedError\n"
+        "multi_tensor_l2norm = multi_tensor_scale = multi_tensor_applier\n"
+    ),
+    "transformer_engine_torch.py": "",
+}
+ONLY_TORCH = {"optimizer": "torch AdamW", "gradient norm": "torch", "linear": "torch"}
+WITH_A_GPU_AT_FIRST = """
+from engine.platform import accelerator
+accelerator.has_gpu = lambda: True
+assert not accelerator.has_transformer_engine()
+accelerator.has_gpu = lambda: False
+"""
+
 
 def kernels_with(packages: dict[str, str], folder: Path) -> dict[str, str]:
+    return kernels_and_log(packages, folder)[0]
+
+
+def kernels_and_log(
+    packages: dict[str, str], folder: Path, before: str = ""
+) -> tuple[dict[str, str], str]:
+    """What serves beside ``packages`` after the program ``before``, and what was logged."""
     for name, text in packages.items():
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", before + PROGRAM],
         env={**os.environ, "PYTHONPATH": f"{folder}:{Path.cwd()}", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -52,7 +78,7 @@ def kernels_with(packages: dict[str, str], folder: Path) -> dict[str, str]:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, str] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    return found, done.stderr
 
 
 @pytest.mark.slow
@@ -69,6 +95,39 @@ def test_torch_serves_where_both_are_absent(tmp_path):
     assert found["optimizer"] == "torch AdamW"
     assert found["gradient norm"] == "torch"
     assert found["attention"] == "torch scaled_dot_product_attention"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("before", ["", "import transformer_engine.pytorch.optimizers"])
+def test_transformer_engine_does_not_serve_without_a_gpu(tmp_path, before):
+    """Its optimizer would be taken, and fail in its first step; also where it was imported."""
+    found, log = kernels_and_log(ENGINE, tmp_path, before)
+    assert found.items() >= ONLY_TORCH.items()
+    assert "Transformer Engine" not in log
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("part", "raised"),
+    [
+        ("transformer_engine", 'FileNotFoundError("no libcuda.so.1")'),
+        ("transformer_engine/pytorch", 'RuntimeError("found two libraries")'),
+        ("transformer_engine/pytorch", 'AssertionError("versions differ")'),
+    ],
+)
+def test_a_transformer_engine_that_breaks_is_as_good_as_absent_and_says_why(tmp_path, part, raised):
+    """megatron expects an ImportError and nothing else."""
+    broken = {f"{part}/__init__.py": f"import transformer_engine_torch\nraise {raised}\n"}
+    found, log = kernels_and_log({**ENGINE, **broken}, tmp_path, WITH_A_GPU_AT_FIRST)
+    assert found.items() >= ONLY_TORCH.items()
+    error, _, message = raised.rstrip(')"').partition('("')
+    assert log.count(f"torch's layers serve ({error}: {message})") == 1
+
+
+@pytest.mark.slow
+def test_an_absent_transformer_engine_needs_no_reason(tmp_path):
+    _, log = kernels_and_log({}, tmp_path, WITH_A_GPU_AT_FIRST)
+    assert "Transformer Engine" not in log
 
 
 def test_who_made_a_kernel_is_told_by_its_package():
