@@ -21,6 +21,8 @@ _GROUPED = {
     "num_key_value_heads": 2,
     "intermediate_size": 58,
 }
+_NO_HEAD = {"num_nextn_predict_layers": 0}
+"""Newer transformers (5.17) assume one, and neither compute nor store it."""
 _LATENT = {
     "num_attention_heads": 3,
     "num_key_value_heads": 3,
@@ -39,6 +41,7 @@ _LATENT = {
     "topk_group": 1,
     "norm_topk_prob": True,
     "routed_scaling_factor": 2.5,
+    **_NO_HEAD,
 }
 _LATENT_V2 = {
     **_LATENT,
@@ -62,6 +65,7 @@ _GLM = {
     "topk_group": 2,
     "norm_topk_prob": True,
     "routed_scaling_factor": 2.5,
+    **_NO_HEAD,
 }
 _MIXTRAL = {"num_local_experts": 5, "num_experts_per_tok": 2, "sliding_window": None}
 _QWEN3_MOE = {"head_dim": 10, "num_experts": 7, "num_experts_per_tok": 3}

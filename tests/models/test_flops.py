@@ -38,6 +38,7 @@ DEEPSEEK_V3 = {
     "qk_nope_head_dim": 10,
     "qk_rope_head_dim": 6,
     "v_head_dim": 14,
+    "num_nextn_predict_layers": 0,  # newer transformers (5.17) assume one and do not compute it
 }
 DENSE = {key: MOE[key] for key in list(MOE)[:6]}
 

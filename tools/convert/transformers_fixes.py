@@ -1,7 +1,8 @@
 """What transformers 5.12 leaves out of DeepSeek-V2's published code, and SGLang does not.
 
 Its experts' router reads ``num_experts``, which its mixture lacks, where experts are in groups; and
-its attention forgets the factor that YaRN with ``mscale_all_dim`` puts on the scores.
+its attention forgets the factor that YaRN with ``mscale_all_dim`` puts on the scores. From some
+version on (5.17 is one) transformers has both: what is right already stays as it is.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ def mend(model: nn.Module) -> None:
         if isinstance(module, DeepseekV2Attention):
             rope = module.config.rope_parameters
             if rope["rope_type"] == "yarn" and rope.get("mscale_all_dim"):
-                module.scaling *= yarn_get_mscale(rope["factor"], rope["mscale_all_dim"]) ** 2
+                mscale = yarn_get_mscale(rope["factor"], rope["mscale_all_dim"])
+                module.scaling = module.qk_head_dim**-0.5 * mscale**2
         if isinstance(module, DeepseekV2Moe):
             module.num_experts = module.experts.num_experts
