@@ -1,15 +1,12 @@
 """Settings under which several ranks may share one GPU. Never run: no GPU was at hand.
 
-NCCL refuses two ranks on one device ("Duplicate GPU detected"). Two ways around that, both asked
-for here, for tests only:
+NCCL refuses two ranks on one device ("Duplicate GPU detected"). It tells devices apart by host and
+bus number, and a rank may name its host itself (NCCL_HOSTID, in NCCL 2.28.9). Ranks that seem to
+live on different hosts talk through sockets, here through the loopback device.
 
-- NCCL 2.30 allows it if told to (NCCL_MULTI_RANK_GPU_ENABLE, experimental).
-- Before, NCCL tells devices apart by host and bus number, and a rank may name its host itself
-  (NCCL_HOSTID). Ranks that seem to live on different hosts talk through sockets.
-
-Both run NCCL's own kernels side by side, slowly. gloo is no way out: it moves CUDA tensors only in
-some collectives, neither point to point (pipeline stages) nor in reduce_scatter. MPS lets kernels
-of several processes run at a time, but does not change NCCL's mind.
+NCCL's own kernels run side by side, slowly: for tests only. gloo is no way out: it moves CUDA
+tensors only in some collectives, neither point to point (pipeline stages) nor in reduce_scatter.
+MPS lets kernels of several processes run at a time, but does not change NCCL's mind.
 """
 
 from __future__ import annotations
@@ -18,7 +15,6 @@ from __future__ import annotations
 def nccl_settings(rank: int) -> dict[str, str]:
     """Environment variables for ``rank``, to be set before its first communication."""
     return {
-        "NCCL_MULTI_RANK_GPU_ENABLE": "1",
         "NCCL_HOSTID": f"rank-{rank}",
         "NCCL_NET": "Socket",
         "NCCL_SOCKET_IFNAME": "lo",
