@@ -17,6 +17,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from engine.training import logit_passes
+
 
 def log_probability_and_entropy(
     hidden: Tensor,
@@ -109,9 +111,10 @@ class _LogProbabilityAndEntropy(torch.autograd.Function):
         column = targets - dist.get_rank(group) * len(weight)
         statistics = hidden.new_empty(4, len(hidden), dtype=torch.float32)
         rows, words = _operands(hidden, weight)
+        passes = _passes(hidden.device)
         for chunk in _chunks(len(hidden), chunk_tokens):
-            logits = _product(rows[chunk], words.t()).div_(temperature)
-            statistics[:, chunk] = _statistics_of_shard(logits, column[chunk])
+            logits = _product(rows[chunk], words.t())
+            statistics[:, chunk] = passes.statistics_of_shard(logits, column[chunk], temperature)
             del logits  # before the next chunk's are made
         chosen, peak, log_total, entropy = _combine(statistics, group)
         distribution = torch.stack([peak, log_total, entropy])
@@ -131,44 +134,25 @@ class _LogProbabilityAndEntropy(torch.autograd.Function):
         grad_weight = (
             torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         )
+        passes = _passes(hidden.device)
         for chunk in _chunks(len(hidden), ctx.chunk_tokens):
-            logits = _product(rows[chunk], words.t()).div_(ctx.temperature)
-            grad = _gradient_of_logits(
+            logits = _product(rows[chunk], words.t())
+            grad = passes.gradient_of_products(
                 logits,
                 column[chunk],
                 distribution[:, chunk],
                 None if grad_chosen is None else grad_chosen[chunk],
                 None if grad_entropy is None else grad_entropy[chunk],
+                ctx.temperature,
+                rows.dtype,
             )
             del logits
-            grad = grad.div_(ctx.temperature).to(rows.dtype)
             if grad_hidden is not None:
                 grad_hidden[chunk] = grad @ words
             if grad_weight is not None:
                 _add_product(grad_weight, grad.t(), rows[chunk])
             del grad
         return grad_hidden, grad_weight, None, None, None, None
-
-
-def _statistics_of_shard(logits: Tensor, column: Tensor) -> Tensor:
-    """What this rank's words know of each token; overwrites ``logits``.
-
-    Args:
-        logits: [t, V / tp] float32.
-        column: [t] int64, the target's column; outside of [0, V / tp) where it is another rank's.
-
-    Returns:
-        [4, t]: the target's logit or -inf, the peak m = max x, sum exp(x - m), and
-        sum (x - m) exp(x - m).
-    """
-    here = (column >= 0) & (column < logits.shape[1])
-    chosen = logits.gather(1, column.where(here, 0).unsqueeze(1)).squeeze(1)
-    peak = logits.amax(1)
-    shifted = logits.sub_(peak.unsqueeze(1))
-    exponentials = shifted.exp()
-    total = exponentials.sum(1)
-    weighted = exponentials.mul_(shifted).sum(1)
-    return torch.stack([chosen.where(here, -torch.inf), peak, total, weighted])
 
 
 def _combine(statistics: Tensor, group: dist.ProcessGroup) -> tuple[Tensor, ...]:
@@ -188,36 +172,13 @@ def _combine(statistics: Tensor, group: dist.ProcessGroup) -> tuple[Tensor, ...]
     return chosen, peak, log_total, log_total - weighted / total
 
 
-def _gradient_of_logits(
-    logits: Tensor,
-    column: Tensor,
-    distribution: Tensor,
-    grad_chosen: Tensor | None,
-    grad_entropy: Tensor | None,
-) -> Tensor:
-    """[t, V / tp] float32, the loss's derivative by the logits, which are overwritten.
+def _passes(device: torch.device) -> Any:
+    """What goes over a chunk's logits on ``device``: a module of two functions."""
+    if device.type == "cuda":
+        from engine.training import logit_kernels  # triton comes with torch's CUDA build alone
 
-    Args:
-        column: [t] int64, as in :func:`_statistics_of_shard`.
-        distribution: [3, t], each token's peak, log sum exp(x - peak) and entropy, all words.
-        grad_chosen, grad_entropy: [t], the loss's derivatives by the two results; None is zero.
-    """
-    peak, log_total, entropy = distribution
-    log_p = logits.sub_(peak.unsqueeze(1)).sub_(log_total.unsqueeze(1))
-    p = log_p.exp()
-    if grad_entropy is None:
-        factor = torch.zeros_like(peak) if grad_chosen is None else grad_chosen
-        grad = p.mul_(-factor.unsqueeze(1))
-    else:
-        factor = log_p.add_(entropy.unsqueeze(1)).mul_(grad_entropy.unsqueeze(1))
-        if grad_chosen is not None:
-            factor += grad_chosen.unsqueeze(1)
-        grad = p.mul_(factor).neg_()
-    if grad_chosen is not None:
-        here = (column >= 0) & (column < logits.shape[1])
-        token = torch.arange(len(column), device=column.device)
-        grad[token, column.where(here, 0)] += grad_chosen * here
-    return grad
+        return logit_kernels
+    return logit_passes
 
 
 def _chunks(tokens: int, size: int) -> Iterator[slice]:
