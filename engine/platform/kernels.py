@@ -25,10 +25,11 @@ _MAKERS = {
 def accumulates_gradients_in_place() -> bool:
     """Whether a linear layer's kernel can add its weight's gradient to the float32 buffer itself.
 
-    Apex has that kernel. Transformer Engine's layers have their own, but megatron's output layer,
-    which stays in the model beside them, refuses the setting without Apex's.
+    Transformer Engine's layers can; torch's need Apex's kernel for it.
     """
-    return accelerator.has_gpu() and find_spec("fused_weight_gradient_mlp_cuda") is not None
+    return accelerator.has_transformer_engine() or (
+        accelerator.has_gpu() and find_spec("fused_weight_gradient_mlp_cuda") is not None
+    )
 
 
 def kernels(fp8: str = "none", grouped_experts: bool | None = None) -> dict[str, str]:
@@ -54,8 +55,14 @@ def kernels(fp8: str = "none", grouped_experts: bool | None = None) -> dict[str,
         "output layer": "torch, chunk by chunk",
         "optimizer": f"{maker(optimizer.Adam)} {optimizer.Adam.__name__}",
         "gradient norm": maker(clip_grads.l2_norm_impl),
-        "gradient accumulation": "Apex" if accumulates_gradients_in_place() else layers,
+        "gradient accumulation": _accumulation(layers),
     }
+
+
+def _accumulation(layers: str) -> str:
+    if not accumulates_gradients_in_place():
+        return "torch, beside the product"
+    return f"{'Apex' if layers == 'torch' else layers}, in the product"
 
 
 def maker(implementation: Any) -> str:

@@ -1,0 +1,185 @@
+"""Memory that a rank's training needs on a GPU, derived from sizes: plain arithmetic.
+
+State is exact but for the allocator's rounding. Activations are what Transformer Engine 2.11's
+layers, as megatron-core 0.16.1 builds them, keep for the backward pass; the benchmark of training
+compares the sum with the peak that the allocator saw. Not counted: CUDA's context, communication
+buffers, scratch space of single kernels, and the output layer of a prediction head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
+from typing import Any
+
+from engine.config.layout import LayoutConfig
+from engine.config.training import TrainingConfig
+from engine.models.family import HuggingFaceConfig, family_of
+from engine.models.holdings import Held, Holdings
+
+_FLOAT32 = 4
+_LINEAR = ("linear_fc1.weight", "linear_fc2.weight", "linear_qkv.weight", "_proj.weight")
+"""Ends of the keys of weights that are multiplied in FP8."""
+_ROUTER_COPIES = 3
+"""Float32 [tokens, experts]: logits, scores and the weights of the chosen."""
+
+
+@dataclass(frozen=True)
+class TrainingMemory:
+    """Bytes at the peak of a training step, on the rank that holds most.
+
+    Attributes:
+        parameters: what the layers multiply.
+        fp8_copies: of bfloat16 weights, by row and by column, kept from microbatch to microbatch.
+        gradients: megatron's float32 buffers.
+        optimizer: masters and both moments, this rank's share.
+        activations: of all microbatches that are under way on a stage.
+        output_layer: a chunk's logits with their gradient, and the weight's gradient.
+    """
+
+    parameters: int
+    fp8_copies: int
+    gradients: int
+    optimizer: int
+    activations: int
+    output_layer: int
+
+    @property
+    def total(self) -> int:
+        """The sum."""
+        return sum(astuple(self))
+
+
+def training_memory(
+    config: HuggingFaceConfig, layout: LayoutConfig, training: TrainingConfig, row_tokens: int
+) -> TrainingMemory:
+    """Derive it for packed rows of ``row_tokens`` tokens (all ranks of a row together).
+
+    Raises:
+        RunError: the family is unknown or uses a feature megatron cannot express.
+    """
+    architecture = family_of(config).architecture(config)
+    holdings = Holdings(config, layout)
+    tokens = -(-row_tokens // (layout.tp * layout.cp))
+    found = []
+    for place in holdings.places():
+        if place.dp or place.cp or place.tp:
+            continue  # alike
+        kept = sum(
+            kept_per_token(architecture, training, layer, layout.tp)
+            for part in place.layers
+            for layer in part
+        )
+        under_way = layout.pp - place.pp if layout.vpp == 1 else layout.pp
+        last = place.pp == layout.pp - 1
+        found.append(
+            TrainingMemory(
+                **_state(holdings.of(place), layout, training),
+                activations=tokens * kept * under_way,
+                output_layer=_output_layer(config, layout, training) if last else 0,
+            )
+        )
+    return max(found, key=lambda memory: memory.total)
+
+
+def _state(held: list[Held], layout: LayoutConfig, training: TrainingConfig) -> dict[str, int]:
+    element = 2 if training.dtype == "bfloat16" else _FLOAT32
+    trained = [piece for piece in held if not piece.whole.kind.float32]
+    linear = sum(piece.elements for piece in trained if piece.whole.key.endswith(_LINEAR))
+    everything = sum(piece.elements for piece in trained)
+    experts = sum(piece.elements for piece in trained if piece.whole.expert is not None)
+    sharing = layout.processes // (layout.pp * layout.tp)
+    sharing_experts = layout.processes // (layout.pp * layout.ep * layout.etp)
+    share = -(-(everything - experts) // sharing) - (-experts // sharing_experts)
+    moments_and_master = 3 if element == 2 else 2
+    multiplied = sum(piece.bytes(element) for piece in held)
+    if training.fp8_parameters:  # by row and by column, a byte each
+        multiplied -= linear * (element - 2)
+    copies = training.fp8 != "none" and not training.fp8_parameters
+    return {
+        "parameters": multiplied,
+        "fp8_copies": 2 * linear if copies else 0,
+        "gradients": _FLOAT32 * everything,
+        "optimizer": moments_and_master * _FLOAT32 * share,
+    }
+
+
+def _output_layer(config: HuggingFaceConfig, layout: LayoutConfig, training: TrainingConfig) -> int:
+    words, hidden = config["vocab_size"] // layout.tp, config["hidden_size"]
+    element = 2 if training.dtype == "bfloat16" else _FLOAT32
+    logits = training.logits_chunk_tokens * words * (_FLOAT32 + element)
+    return logits + words * hidden * (_FLOAT32 + element)
+
+
+def kept_per_token(
+    architecture: Mapping[str, Any], training: TrainingConfig, layer: int, tp: int = 1
+) -> int:
+    """Bytes that decoder layer ``layer`` keeps for each token of this rank's part of a row.
+
+    Under sequence parallelism a rank has 1/tp of the tokens between layers, and all tokens of 1/tp
+    of the columns within: the same number, so that only ``layer`` tells layers apart.
+
+    Args:
+        architecture: of the whole model, ``Family.architecture``.
+    """
+    hidden = architecture["hidden_size"]
+    element = 2 if training.dtype == "bfloat16" else _FLOAT32
+    if training.recompute == "full":
+        return -(-element * hidden // training.recompute_layers)
+    dropped = _dropped(training)
+    multiplied = 1 if training.fp8 != "none" else element
+    norm = 0 if "layernorm" in dropped else multiplied * hidden
+    attention = element * hidden + norm + _attention(architecture, element, multiplied)
+    feed_forward = element * hidden + norm
+    if _sparse(architecture, layer):
+        return attention + feed_forward + _experts(architecture, element, multiplied, dropped)
+    return attention + feed_forward + _glu(architecture["ffn_hidden_size"], element, multiplied)
+
+
+def _dropped(training: TrainingConfig) -> frozenset[str]:
+    if training.recompute != "selective":
+        return frozenset()
+    return frozenset(training.recompute_modules or ("layernorm", "moe_act", "mla_up_proj"))
+
+
+def _attention(architecture: Mapping[str, Any], element: int, multiplied: int) -> int:
+    """Between the norm before it and the sum with the residual."""
+    heads = architecture["num_attention_heads"]
+    statistics = _FLOAT32 * heads
+    if architecture.get("multi_latent_attention"):
+        query = heads * (architecture["qk_head_dim"] + architecture["qk_pos_emb_head_dim"])
+        value = heads * architecture["v_head_dim"]
+        keys_and_values = heads * (architecture["qk_head_dim"] + architecture["v_head_dim"])
+        ranks = (architecture.get("q_lora_rank") or 0) + architecture["kv_lora_rank"]
+        compressed = (element + multiplied) * ranks  # before and after their norms
+        return compressed + element * (2 * query + keys_and_values + value) + statistics
+    groups = architecture.get("num_query_groups") or heads
+    size = architecture.get("kv_channels") or architecture["hidden_size"] // heads
+    query, key = heads * size, groups * size
+    together = query + 2 * key  # which the values are a view of
+    rotated = query + key
+    return element * (together + rotated + query) + statistics
+
+
+def _experts(
+    architecture: Mapping[str, Any], element: int, multiplied: int, dropped: frozenset[str]
+) -> int:
+    hidden, chosen = architecture["hidden_size"], architecture["moe_router_topk"]
+    columns = architecture.get("moe_ffn_hidden_size") or architecture["ffn_hidden_size"]
+    shared = architecture.get("moe_shared_expert_intermediate_size") or 0
+    router = _ROUTER_COPIES * _FLOAT32 * architecture["num_moe_experts"] + element * hidden
+    activation = 0 if "moe_act" in dropped else multiplied * columns
+    each = multiplied * hidden + element * 2 * columns + activation
+    return router + chosen * each + (_glu(shared, element, multiplied) if shared else 0)
+
+
+def _glu(columns: int, element: int, multiplied: int) -> int:
+    """Gate and up, and their product."""
+    return element * 2 * columns + multiplied * columns
+
+
+def _sparse(architecture: Mapping[str, Any], layer: int) -> bool:
+    pattern = architecture.get("moe_layer_freq", 1)
+    if not architecture.get("num_moe_experts"):
+        return False
+    return layer % pattern == 0 if isinstance(pattern, int) else bool(pattern[layer])
