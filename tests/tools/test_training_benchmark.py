@@ -76,11 +76,12 @@ def test_a_table_from_real_steps(tmp_path: Path):
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(file.read_text())
-    base, fp8, full = report["rows"]
-    assert [row["name"] for row in report["rows"]] == [BASELINE, "fp8 blockwise", "recompute full"]
+    (table,) = report["models"]
+    base, fp8, full = table["rows"]
+    assert [row["name"] for row in table["rows"]] == [BASELINE, "fp8 blockwise", "recompute full"]
     assert report["environment"]["packages"]["torch"] and report["date"]
     assert base["speed"] == base["memory"] == 1.0
-    assert base["tokens_per_second"] == pytest.approx(report["step"]["tokens"] / base["seconds"][0])
+    assert base["tokens_per_second"] == pytest.approx(table["step"]["tokens"] / base["seconds"][0])
     assert base["peak_bytes"] > 0 and base["kernels"]["linear"]
     assert full["loss"] == pytest.approx(base["loss"], abs=1e-6)
     assert fp8["outcome"] == "refused" and "float32" in fp8["reason"]

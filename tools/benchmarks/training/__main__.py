@@ -26,7 +26,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,13 @@ from engine.config.training import TrainingConfig
 from engine.errors import RunError, clear_errors
 from engine.models.family import family_of
 from engine.models.flops import training_flops
+from engine.models.memory import training_memory
 from engine.monitoring.environment import describe_environment
 from engine.platform import accelerator
 from tools.benchmarks import report
 from tools.benchmarks.packing import drawn_lengths
 from tools.benchmarks.rank_pool import RankPool
+from tools.benchmarks.training import profile
 from tools.benchmarks.training.results import (
     HEAD,
     Result,
@@ -59,44 +61,47 @@ from tools.benchmarks.training.steps import Measured, Refused, train_steps
 from tools.benchmarks.training.variants import SMALL_MODEL, Variant, variants
 
 
+@dataclass(frozen=True)
+class Case:
+    """A model and the minibatch that it is trained on, over and over."""
+
+    name: str
+    model: dict[str, Any]
+    lengths: Sequence[int]
+    work: Work
+
+
 def main() -> None:
-    """Measure, print the table, and write JSON where asked to."""
+    """Measure one model after the other; print each table, and write JSON, once it is known."""
     options = _parse()
-    model = _model(options)
-    layout = LayoutConfig(processes=options.processes, **dict(options.layout))
-    lengths = drawn_lengths(
-        options.samples, options.median, options.spread, options.limit, options.seed
-    )
-    architecture = {**family_of(model).architecture(model), "mtp_num_layers": None}
-    work = Work(
-        flops=training_flops(architecture, model["vocab_size"], lengths),
-        tokens=sum(lengths),
-        processes=layout.processes,
-        device=accelerator.device_name(),
-    )
-    print(_heading(model, layout, work, options), flush=True)
     chosen = _chosen(options.rows)
-    turns = take_turns(chosen, model, layout, lengths, options)
-    rows = [
-        result(
-            variant.name,
-            dict(variant.keys),
-            turns[variant.name],
-            turns[chosen[0].name],
-            work,
-        )
-        for variant in chosen
-    ]
-    print("\n".join([HEAD, *map(line, rows)]))
-    print(f"the baseline's own spread: {spread(turns[chosen[0].name]):.1%}")
-    report.write(options, **_results(rows, layout, work))
+    layout = LayoutConfig(processes=options.processes, **dict(options.layout))
+    cases = [_case(file, layout, options) for file in options.model or [None]]
+    tables: list[dict[str, Any]] = []
+    with RankPool(layout.processes) as pool:
+        for case in cases:
+            print(_heading(case, layout, options), flush=True)
+            turns = take_turns(pool, chosen, case, layout, options)
+            baseline = turns[chosen[0].name]
+            rows = [
+                result(variant.name, dict(variant.keys), turns[variant.name], baseline, case.work)
+                for variant in chosen
+            ]
+            print("\n".join([HEAD, *map(line, rows)]))
+            print(f"the baseline's own spread: {spread(baseline):.1%}")
+            for row in rows:
+                if row.profile is not None:
+                    print("\n".join(profile.lines(row.name, row.profile)))
+            print(flush=True)
+            tables.append(_table(case, rows))
+            report.write(options, **_results(tables, rows[0].kernels, layout))
 
 
 def take_turns(
+    pool: RankPool,
     chosen: Sequence[Variant],
-    model: dict[str, Any],
+    case: Case,
     layout: LayoutConfig,
-    lengths: Sequence[int],
     options: argparse.Namespace,
 ) -> dict[str, Turns]:
     """Let every variant run once in every round; one that cannot is left out of later rounds.
@@ -104,14 +109,16 @@ def take_turns(
     The baseline has a turn before them that does not count: it loads what is loaded late.
     """
     turns = {variant.name: Turns() for variant in chosen}
-    with RankPool(layout.processes) as pool:
-        _turn(pool, chosen[0], Turns(), model, layout, lengths, options)
-        for number in range(options.rounds):
-            for variant in chosen:
-                mine = turns[variant.name]
-                if mine.outcome == "measured":
-                    _turn(pool, variant, mine, model, layout, lengths, options)
-                    _progress(f"round {number + 1} of {options.rounds}: {variant.name}", mine)
+    _turn(pool, chosen[0], Turns(), case, layout, options, profile=False)
+    for number in range(options.rounds):
+        for variant in chosen:
+            mine = turns[variant.name]
+            if mine.outcome == "measured":
+                _turn(
+                    pool, variant, mine, case, layout, options,
+                    profile=options.profile and number == 0,
+                )  # fmt: skip
+                _progress(f"round {number + 1} of {options.rounds}: {variant.name}", mine)
     return turns
 
 
@@ -119,10 +126,11 @@ def _turn(
     pool: RankPool,
     variant: Variant,
     turns: Turns,
-    model: dict[str, Any],
+    case: Case,
     layout: LayoutConfig,
-    lengths: Sequence[int],
     options: argparse.Namespace,
+    *,
+    profile: bool,
 ) -> None:
     """Run one variant once and add what came of it to ``turns``."""
     try:
@@ -141,11 +149,13 @@ def _turn(
             train_steps,
             layout,
             options.row_seconds,
-            model=model,
+            model=case.model,
             training=training,
-            lengths=lengths,
+            environment=dict(variant.environment),
+            lengths=case.lengths,
             warmup=options.warmup,
             steps=options.steps,
+            profile=profile,
         )
     except RunError as error:
         print(error, file=sys.stderr, flush=True)
@@ -156,6 +166,9 @@ def _turn(
         turns.outcome, turns.reason = "refused", first.reason
         return
     turns.seconds += first.seconds
+    if accelerator.has_gpu():
+        turns.derived_bytes = _derived(case, layout, training, first)
+    turns.profile = turns.profile or first.profile
     turns.loss, turns.microbatches, turns.kernels = (
         first.losses[-1],
         first.microbatches,
@@ -180,16 +193,31 @@ def _progress(what: str, turns: Turns) -> None:
     print(f"  {what}: {how}", file=sys.stderr, flush=True)
 
 
-def _model(options: argparse.Namespace) -> dict[str, Any]:
-    model = dict(SMALL_MODEL)
-    if options.model is not None:
-        try:
-            model = json.loads(options.model.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunError(f"--model: {options.model} is no config.json: {error}") from None
-    if options.vocabulary is not None:
-        model["vocab_size"] = options.vocabulary
-    return model
+def _derived(case: Case, layout: LayoutConfig, training: TrainingConfig, measured: Measured) -> int:
+    return training_memory(case.model, layout, training, measured.row_tokens).total
+
+
+def _case(file: Path | None, layout: LayoutConfig, options: argparse.Namespace) -> Case:
+    model = SMALL_MODEL if file is None else _read(file)
+    lengths = drawn_lengths(
+        options.samples, options.median, options.spread, options.limit, options.seed
+    )
+    architecture = {**family_of(model).architecture(model), "mtp_num_layers": None}
+    work = Work(
+        flops=training_flops(architecture, model["vocab_size"], lengths),
+        tokens=sum(lengths),
+        processes=layout.processes,
+        device=accelerator.device_name(),
+    )
+    return Case("small mixture of experts" if file is None else file.stem, model, lengths, work)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"--model: {file} is no config.json: {error}") from None
+    return config
 
 
 def _chosen(names: Sequence[str]) -> list[Variant]:
@@ -206,26 +234,33 @@ def _chosen(names: Sequence[str]) -> list[Variant]:
     return [known[0], *(v for v in known[1:] if not names or v.name in names)]
 
 
-def _heading(
-    model: dict[str, Any], layout: LayoutConfig, work: Work, options: argparse.Namespace
-) -> str:
-    name = options.model.stem if options.model else "small mixture of experts"
+def _heading(case: Case, layout: LayoutConfig, options: argparse.Namespace) -> str:
+    work = case.work
     return (
-        f"{work.device}, {layout.processes} processes, {options.dtype}: {name}, "
-        f"{model['num_hidden_layers']} layers, {model['vocab_size']:,} words\n"
+        f"{work.device}, {layout.processes} processes, {options.dtype}: {case.name}, "
+        f"{case.model['num_hidden_layers']} layers, {case.model['vocab_size']:,} words\n"
         f"a step: {options.samples} samples, {work.tokens:,} tokens, {work.flops / 1e12:,.3f} TFLOP"
     )
 
 
-def _results(rows: Sequence[Result], layout: LayoutConfig, work: Work) -> dict[str, Any]:
+def _table(case: Case, rows: Sequence[Result]) -> dict[str, Any]:
+    return {
+        "model": case.name,
+        "step": {"tokens": case.work.tokens, "flops": case.work.flops},
+        "rows": [asdict(row) for row in rows],
+    }
+
+
+def _results(
+    tables: Sequence[dict[str, Any]], kernels: dict[str, str], layout: LayoutConfig
+) -> dict[str, Any]:
     return {
         "benchmark": "training",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": describe_environment(
-            device=work.device, kernels=rows[0].kernels, layout=layout.model_dump()
+            device=accelerator.device_name(), kernels=kernels, layout=layout.model_dump()
         ),
-        "step": {"tokens": work.tokens, "flops": work.flops},
-        "rows": [asdict(row) for row in rows],
+        "models": tables,
     }
 
 
@@ -240,8 +275,13 @@ def _parse() -> argparse.Namespace:
     default = " (default: %(default)s)"
     processes = torch.cuda.device_count() if gpu else min(2, os.cpu_count() or 1)
     add = parser.add_argument
-    add("--model", type=Path, help="config.json of the model, weights are drawn (default: small)")
-    add("--vocabulary", type=int, help="another number of words, so that a cut model fits")
+    add(
+        "--model",
+        type=Path,
+        nargs="*",
+        metavar="CONFIG",
+        help="config.json of each model, a table each; weights are drawn (default: a small one)",
+    )
     add("--processes", type=int, default=processes, help=f"one per GPU or core{default}")
     add("--layout", type=_size, nargs="*", default=[], metavar="DIM=N", help="tp=2 ep=2 ...")
     add("--dtype", choices=["float32", "bfloat16"], default="bfloat16" if gpu else "float32")
@@ -254,6 +294,7 @@ def _parse() -> argparse.Namespace:
     add("--warmup", type=int, default=1, help=f"steps before the timed ones{default}")
     add("--steps", type=int, default=2, help=f"timed in each round{default}")
     add("--rounds", type=int, default=2, help=f"turns of each row{default}")
+    add("--profile", action="store_true", help="say where the time of each row goes, by kernel")
     add("--row-seconds", type=float, default=240, help=f"no row may take longer{default}")
     add("--seed", type=int, default=0, help=f"of the lengths{default}")
     options = parser.parse_args()

@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any, Literal
 
 from engine.monitoring.mfu import model_flops_utilisation
+from tools.benchmarks.training.profile import Profile
 
 Outcome = Literal["measured", "refused", "out of memory", "failed"]
 MIB = 2**20
@@ -22,15 +23,19 @@ class Turns:
         precision: ``fp8`` or the dtype, of the matrix products.
         seconds: of every timed step of every round.
         peak_bytes: of the rank that held most, in the round that held most.
+        derived_bytes: what ``engine.models.memory`` says of the same; None without a GPU.
         loss: of the last step, so that a reader sees that rows computed the same.
+        profile: of a step of rank 0, if asked for.
     """
 
     precision: str = ""
     seconds: list[float] = field(default_factory=list)
     peak_bytes: int = 0
+    derived_bytes: int | None = None
     loss: float | None = None
     microbatches: int = 0
     kernels: dict[str, str] = field(default_factory=dict)
+    profile: Profile | None = None
     outcome: Outcome = "measured"
     reason: str | None = None
 
@@ -44,6 +49,7 @@ class Result:
         mfu: None, too, where the device's peak is not known.
         speed: tokens per second as a multiple of the baseline's.
         memory: peak memory as a multiple of the baseline's.
+        derived: peak memory as a multiple of what was derived from sizes.
         seconds: every timed step; ``step_seconds`` is their median.
     """
 
@@ -60,8 +66,10 @@ class Result:
     microbatches: int | None = None
     speed: float | None = None
     memory: float | None = None
+    derived: float | None = None
     seconds: tuple[float, ...] = ()
     kernels: dict[str, str] = field(default_factory=dict)
+    profile: Profile | None = None
 
 
 @dataclass(frozen=True)
@@ -106,8 +114,10 @@ def result(
         microbatches=turns.microbatches,
         speed=median(baseline.seconds) / step if known else None,
         memory=turns.peak_bytes / baseline.peak_bytes if known else None,
+        derived=turns.peak_bytes / turns.derived_bytes if turns.derived_bytes else None,
         seconds=tuple(turns.seconds),
         kernels=turns.kernels,
+        profile=turns.profile,
     )
 
 
@@ -119,6 +129,7 @@ def failure(message: str) -> tuple[Outcome, str]:
 
 HEAD = (
     f"{'':22}{'step':>9}{'tokens/s':>11}{'':>8}{'per process':>13}{'MFU':>8}{'peak MiB':>11}{'':>8}"
+    f"{'of derived':>12}"
 )
 
 
@@ -131,7 +142,7 @@ def line(row: Result) -> str:
     return (
         f"{row.name:22}{row.step_seconds:7.3f} s{row.tokens_per_second:11,.0f}{_times(row.speed)}"
         f"{row.tokens_per_second_per_process:13,.0f}{mfu}{row.peak_bytes / MIB:11,.0f}"
-        f"{_times(row.memory)}"
+        f"{_times(row.memory)}{_times(row.derived):>12}"
     )
 
 

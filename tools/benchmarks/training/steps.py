@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +29,7 @@ from engine.parallel.groups import data_rank, data_ranks
 from engine.platform import accelerator
 from engine.training.policy import Policy
 from tools.benchmarks.memory import peak, release, resident, start_peak
+from tools.benchmarks.training.profile import Profile, profiled
 
 LEARNING_RATE = 1e-5
 
@@ -47,14 +50,18 @@ class Measured:
         seconds: of each step, from one barrier of all ranks to the next.
         peak_bytes: most memory held at a time, above what was held before the model was built.
         losses: of each step.
+        row_tokens: of the longest row.
+        profile: of one more step, if asked for.
     """
 
     seconds: tuple[float, ...]
     peak_bytes: int
     losses: tuple[float, ...]
     microbatches: int
+    row_tokens: int
     kernels: dict[str, str]
     device: str
+    profile: Profile | None
 
 
 @dataclass(frozen=True)
@@ -64,13 +71,33 @@ class Refused:
     reason: str
 
 
+@contextmanager
+def variables(given: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables that libraries see inside."""
+    os.environ.update(given)
+    try:
+        yield
+    finally:
+        for name in given:
+            del os.environ[name]
+
+
 def train_steps(
+    layout: LayoutConfig, *, environment: Mapping[str, str], **arguments: Any
+) -> Measured | Refused:
+    """:func:`measured_steps` with the variables ``environment``."""
+    with variables(environment):
+        return measured_steps(layout, **arguments)
+
+
+def measured_steps(
     layout: LayoutConfig,
     model: dict[str, Any],
     training: TrainingConfig,
     lengths: Sequence[int],
     warmup: int,
     steps: int,
+    profile: bool,
 ) -> Measured | Refused:
     """Build a policy with random weights and update it on the same minibatch again and again.
 
@@ -78,6 +105,7 @@ def train_steps(
         model: contents of a ``config.json``.
         lengths: positions of each sample of the minibatch, over all ranks.
         warmup: steps before those that are timed.
+        profile: whether one more step runs under the profiler.
 
     Returns:
         :class:`Refused` where every rank's engine refuses the configuration.
@@ -91,19 +119,25 @@ def train_steps(
     except RunError as error:
         return Refused(str(error))
     rows = _rows(layout, training, lengths, model["vocab_size"])
-    seconds, losses = [], []
-    for _ in range(warmup + steps):
+    losses = []
+
+    def step() -> float:
         begun = _together()
         metrics = policy.update(rows, _loss, sum(lengths), LEARNING_RATE)
-        seconds.append(_together() - begun)
         losses.append(metrics["loss"])
+        return _together() - begun
+
+    seconds = [step() for _ in range(warmup + steps)]
+    held = peak(device) - before
     found = Measured(
         seconds=tuple(seconds[warmup:]),
-        peak_bytes=peak(device) - before,
+        peak_bytes=held,
         losses=tuple(losses[warmup:]),
         microbatches=len(rows),
+        row_tokens=max(len(row.packed.tokens) for row in rows),
         kernels=kernels_of(training),
         device=accelerator.device_name(),
+        profile=profiled(step) if profile else None,
     )
     policy.close()
     return found

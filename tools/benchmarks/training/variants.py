@@ -11,10 +11,15 @@ BASELINE = "baseline"
 
 @dataclass(frozen=True)
 class Variant:
-    """The keys of section ``training`` that a row sets, on top of the baseline's."""
+    """What a row sets on top of the baseline's: keys of section ``training``, and variables.
+
+    Attributes:
+        environment: variables that a library reads at every call; tried here, set by no run.
+    """
 
     name: str
     keys: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def variants(gpu: bool) -> list[Variant]:
@@ -38,6 +43,7 @@ def variants(gpu: bool) -> list[Variant]:
         Variant("overlap both", {"overlap_grad_reduce": True, "overlap_param_gather": True}),
         Variant("optimizer offload", {"optimizer_offload": 1.0}),
         Variant(experts, {"grouped_experts": not gpu}),
+        Variant("experts by CUTLASS", environment={"NVTE_USE_CUTLASS_GROUPED_GEMM": "1"}),
     ]
 
 
