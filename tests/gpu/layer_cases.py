@@ -119,19 +119,34 @@ def updates(layout: LayoutConfig, *, layers: Layers, **arguments: Any) -> dict[s
 
 
 def save(
-    layout: LayoutConfig, *, layers: Layers, model: dict[str, Any], dtype: str, folder: Path
+    layout: LayoutConfig,
+    *,
+    layers: Layers,
+    model: dict[str, Any],
+    dtype: str,
+    folder: Path,
+    computes: bool = True,
+    asynchronous: bool = False,
 ) -> Weights:
-    """One update from the parity table's first weights, and a checkpoint; the weights in it."""
+    """One update from the parity table's first weights, and a checkpoint; the weights in it.
+
+    Args:
+        computes: False leaves the update out, for layers that cannot compute here.
+        asynchronous: the weights change while the checkpoint is being written.
+    """
     training = _training(dtype)
     with computed_by(layers):
         policy = _policy(layout, model, training)
         initialise(policy)
         rows, tokens = _rows(layout, model, training)
-        policy.update(rows, LOSSES["sft"], tokens, learning_rate=1e-2)
-        checkpoints = _checkpoints(folder)
-        checkpoints.save(1, TrainingState(policy.chunks, policy.optimizer), {})
-        checkpoints.finish()
+        if computes:
+            policy.update(rows, LOSSES["sft"], tokens, learning_rate=1e-2)
         weights = _on_the_host(Gatherer(policy.chunks).gather())
+        checkpoints = _checkpoints(folder, asynchronous)
+        checkpoints.save(1, TrainingState(policy.chunks, policy.optimizer), {})
+        if asynchronous:
+            policy.update(rows, LOSSES["sft"], tokens, learning_rate=1e-2)
+        checkpoints.finish()
         policy.close()
     return weights
 
@@ -174,5 +189,5 @@ def _policy(layout: LayoutConfig, model: dict[str, Any], training: TrainingConfi
     return Policy(model, layout, OptimizerConfig(lr=1e-2, clip_grad=1e9), training)
 
 
-def _checkpoints(folder: Path) -> Checkpoints:
-    return Checkpoints(folder, CheckpointConfig(every=1, asynchronous=False), seed=1)
+def _checkpoints(folder: Path, asynchronous: bool = False) -> Checkpoints:
+    return Checkpoints(folder, CheckpointConfig(every=1, asynchronous=asynchronous), seed=1)

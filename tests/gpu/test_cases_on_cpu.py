@@ -51,9 +51,12 @@ def test_the_comparison_refuses_one_wrong_gradient(exact: Passes) -> None:
         check_log_probabilities(exact, exact, replace(exact, logp=exact.logp + 0.5), "bfloat16")
 
 
-def test_a_checkpoint_of_either_kind_loads(rank: RankPool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_checkpoint_of_either_kind_loads(
+    rank: RankPool, tmp_path: Path, asynchronous: bool
+) -> None:
     given = {"model": WIDE_MODELS[MODEL], "dtype": "bfloat16", "folder": tmp_path}
-    saved = rank.run(save, ONE, layers="engine", **given)[0]
+    saved = rank.run(save, ONE, layers="engine", asynchronous=asynchronous, **given)[0]
     before, after = rank.run(load, ONE, layers="torch", **given)[0]
     assert not all(before[key].equal(saved[key]) for key in saved)
     assert set(after) == set(saved) and all(after[key].equal(saved[key]) for key in saved)
