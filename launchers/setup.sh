@@ -89,6 +89,8 @@ install_cpu() {
     wait $! || fail "pip could not install the packages of ${locks[*]}; its message is above"
     rm -f "$half".a?
     pip install --no-deps --no-compile --no-build-isolation -e .
+    [[ -z $tests ]] || pip install --no-deps --no-compile --only-binary=:all: --upgrade \
+        --target "$venv/triton" -r launchers/requirements-triton.txt
     say "compiling to bytecode"
     # Importing from source takes longer than all else that a process does when it starts. What no
     # process imports is left out.

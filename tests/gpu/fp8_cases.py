@@ -16,7 +16,6 @@ from engine.training.policy import Policy
 from engine.weights.gather import Gatherer
 from tools.benchmarks.parity.updates import (
     LOSSES,
-    TOKENS_PER_MICROBATCH,
     Sample,
     parity_rows,
 )
@@ -38,7 +37,7 @@ class Course:
 def train(layout: LayoutConfig, *, model: dict[str, Any], fp8: str, updates: int) -> Course:
     """SFT in bfloat16, each update on new samples of the same chain of words."""
     training = TrainingConfig.model_validate(
-        {"dtype": "bfloat16", "tokens_per_microbatch": TOKENS_PER_MICROBATCH, "fp8": fp8}
+        {"dtype": "bfloat16", "tokens_per_microbatch": SAMPLES * LENGTH, "fp8": fp8}
     )
     policy = Policy(model, layout, OptimizerConfig(lr=LEARNING_RATE), training)
     weights = Gatherer(policy.chunks).gather().values()

@@ -1,12 +1,13 @@
-"""Transformer Engine's layers compute what ours in torch do. Never run: no GPU was at hand.
+"""Transformer Engine's layers compute what ours in torch do.
 
 Both start from the same weights by checkpoint key. Neither is exact: Transformer Engine rounds the
-factors of float32 products to TF32, bfloat16 rounds everything, and where two experts are near a
-tie, rounding decides. So the ruler is torch itself: ours in float32 are right, ours in the same
-coarse precision show what that precision costs these models, and Transformer Engine's may be twice
-as far off, and never further than a fixed bound. On a CPU ours
-in bfloat16 were off by 0.07 nats (dense), 0.07 (GQA) and 0.18 (MLA) root mean square, and by 9 %,
-11 % and 20 % of the gradient; the latter two at slightly other widths than today's.
+factors of float32 products to TF32, bfloat16 rounds everything. So the ruler is torch itself: ours
+in float32 are right, ours in the same coarse precision show what that precision costs these models,
+and Transformer Engine's may be three times as far off (rounding to TF32 by cutting, emulated, costs
+twice what rounding to the nearest does), and never further than a fixed bound.
+
+Every token visits every expert. Where some are chosen rounding decides: with 3 of 8 two ways of
+rounding torch's own factors to TF32 were off by 1.6e-2 and 4.0e-2 nats, and this test failed once.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pytest
 import torch
 from layer_cases import Passes, passes
 from torch import Tensor
-from wide_models import WIDE_MODELS
+from wide_models import WIDE_MODELS, without_choice
 
 from engine.config.layout import LayoutConfig
 from engine.platform import accelerator
@@ -33,12 +34,12 @@ pytestmark = [
 
 Precision = Literal["float32", "bfloat16"]
 ONE = LayoutConfig(processes=1)
-TIMES_TORCH = 2.0
-MAX_LOGP = {"float32": 0.1, "bfloat16": 0.4}
+TIMES_TORCH = 3.0
+MAX_LOGP = {"float32": 0.03, "bfloat16": 0.4}
 """Nats, root mean square."""
-MAX_GRADIENT = {"float32": 0.1, "bfloat16": 0.4}
+MAX_GRADIENT = {"float32": 0.03, "bfloat16": 0.4}
 """Of the norm of all gradients."""
-LEAST_OF_ONE = {"float32": 0.1, "bfloat16": 0.25}
+LEAST_OF_ONE = {"float32": 0.05, "bfloat16": 0.25}
 """Of the norm of one tensor's gradient: allowed even where torch happens to be closer."""
 
 
@@ -51,7 +52,7 @@ def model(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def exact(rank: RankPool, model: str) -> Passes:
     found: Passes = rank.run(
-        passes, ONE, layers="torch", model=WIDE_MODELS[model], dtype="float32"
+        passes, ONE, layers="torch", model=without_choice(WIDE_MODELS[model]), dtype="float32"
     )[0]
     return found
 
@@ -60,7 +61,7 @@ def exact(rank: RankPool, model: str) -> Passes:
 def test_the_engines_layers_equal_ours(
     rank: RankPool, model: str, exact: Passes, precision: Precision
 ) -> None:
-    given = {"model": WIDE_MODELS[model], "dtype": precision}
+    given = {"model": without_choice(WIDE_MODELS[model]), "dtype": precision}
     coarse = rank.run(passes, ONE, layers="torch", **given, tf32=precision == "float32")[0]
     engine = rank.run(passes, ONE, layers="engine", **given)[0]
     check_weights(coarse, engine)

@@ -162,7 +162,7 @@ def test_what_cannot_start_says_so(tmp_path: Path) -> None:
 def test_help_names_every_step_and_variable() -> None:
     shown = run("--help")
     assert shown.returncode == 0
-    for name in ("smoke", "training-qwen3", "training-levers", "test_fp8_on_gpu", "served"):
+    for name in ("smoke", "training", "training-levers", "test_fp8_on_gpu", "served"):
         assert f" {name}\n" in shown.stdout
     for name in ("LIMIT", "JOBS", "ROWS", "ROUNDS", "STEPS", "ROW_SECONDS", "ARCHIVE"):
         assert f"R1_{name}" in shown.stdout

@@ -26,3 +26,12 @@ _WIDTHS: dict[str, dict[str, int]] = {
 WIDE_MODELS: dict[str, dict[str, Any]] = {
     name: {**model, **_WIDTHS[name]} for name, model in MODELS.items()
 }
+
+
+def without_choice(model: dict[str, Any]) -> dict[str, Any]:
+    """The same with every expert for every token: rounding cannot decide between experts."""
+    all_experts = model.get("num_experts") or model.get("n_routed_experts")
+    if all_experts is None:
+        return model
+    groups = {"topk_group": model["n_group"]} if "n_group" in model else {}
+    return {**model, **groups, "num_experts_per_tok": all_experts}

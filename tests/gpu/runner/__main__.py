@@ -29,8 +29,8 @@ Runs the tests marked gpu and the benchmarks, and leaves in OUT_DIR (default: ar
   smoke.json         each operation of Transformer Engine by itself
   served.json        the policy's weights on a server of its own
   <test>.xml         pytest's results of a file of tests (JUnit)
-  <benchmark>.json   training of two cut models in BF16 and FP8 and with each lever,
-                     log_probability, loading
+  <benchmark>.json   training of two cut models in BF16 and FP8 (utilisation, memory, where the
+                     time goes) and with each lever, log_probability, loading
   <step>.log         what each step printed
 
   STEP               tests, bench, or single steps, so that every call is short where calls have a

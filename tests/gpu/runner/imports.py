@@ -10,6 +10,8 @@ import json
 import sys
 from importlib import import_module
 
+from engine.platform.cudnn import prefer_torchs_cudnn
+
 
 def obstacle(module: str) -> str | None:
     """Why ``module`` cannot be imported; None where it can."""
@@ -23,6 +25,8 @@ def obstacle(module: str) -> str | None:
 def main() -> None:
     modules, on_a_gpu = (argument.split(",") for argument in sys.argv[1:])
     gpu = obstacle("torch") is None and import_module("torch").cuda.is_available()
+    if gpu:
+        prefer_torchs_cudnn()
     found = {module: obstacle(module) for module in modules + (on_a_gpu if gpu else [])}
     print(json.dumps([gpu, {module: why for module, why in found.items() if why}]))
 

@@ -8,13 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 TESTS = sorted(file.stem for file in (ROOT / "tests/gpu").glob("test_*_on_gpu.py"))
-BENCHMARKS = [
-    "training-qwen3",
-    "training-deepseek-v3",
-    "training-levers",
-    "log_probability",
-    "loading",
-]
+BENCHMARKS = ["training", "training-levers", "log_probability", "loading"]
 BY_DEFAULT = ["smoke", *TESTS, *BENCHMARKS]
 ALL = [*BY_DEFAULT, "served"]
 GROUPS = {"tests": TESTS, "bench": BENCHMARKS}
@@ -22,15 +16,12 @@ NEEDS_A_GPU = ("smoke", "served")
 """The others run without one: tests are skipped, benchmarks are tiny."""
 
 _FP8 = ["fp8 blockwise", "fp8 tensorwise", "fp8 parameters", "fp8 delayed", "fp8 mxfp8"]
-_LEVERS = ["recompute selective", "recompute full", "dispatcher allgather"]
+_LEVERS = ["experts by cuBLAS", "recompute selective", "recompute full", "dispatcher allgather"]
 _LEVERS += ["overlap gradients", "overlap both", "optimizer offload"]
-_QWEN3 = "qwen3_30b_a3b_4_layers"
+_QWEN3 = "qwen3_30b_a3b_12_layers_16_experts"
 _DEEPSEEK_V3 = "deepseek_v3_2_layers_32_experts_32k_words"
-_TRAINING = {
-    "training-qwen3": (_QWEN3, _FP8),
-    "training-deepseek-v3": (_DEEPSEEK_V3, _FP8),
-    "training-levers": (_QWEN3, _LEVERS),
-}
+_TRAINING = {"training": ([_QWEN3, _DEEPSEEK_V3], _FP8), "training-levers": ([_QWEN3], _LEVERS)}
+"""Models and rows: what one GPU of eight has of either model with EP8."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +73,11 @@ def _pytest(name: str, file: Path) -> list[str]:
 
 def _training(name: str, gpu: bool, asked: Training) -> tuple[list[str], list[str]]:
     """Options and rows, beside the baseline; what the device cannot do says so itself."""
-    config, rows = _TRAINING[name]
+    models, rows = _TRAINING[name]
     sizes = "--samples 4 --median 20 --limit 64 --tokens-per-microbatch 64 --steps 1 --rounds 1"
     if gpu:
-        sizes = f"--model tools/benchmarks/configs/{config}.json"
-        sizes += " --samples 16 --median 3000 --limit 16384 --tokens-per-microbatch 16384"
+        sizes = "--profile --samples 16 --median 3000 --limit 16384 --tokens-per-microbatch 16384"
+        sizes += " --model " + " ".join(f"tools/benchmarks/configs/{m}.json" for m in models)
     return sizes.split() + asked.options, rows if asked.rows is None else asked.rows
 
 

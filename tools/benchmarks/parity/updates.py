@@ -142,7 +142,7 @@ def parity_rows(
         [padded_length(len(s.prompt), len(s.response), layout.sample_multiple) for s in samples],
         1,
         data_ranks(),
-        TOKENS_PER_MICROBATCH,
+        training.tokens_per_microbatch,
         seed=0,
         row_count_multiple=layout.microbatch_multiple,
     )

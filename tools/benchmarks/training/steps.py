@@ -74,12 +74,16 @@ class Refused:
 @contextmanager
 def variables(given: Mapping[str, str]) -> Iterator[None]:
     """Environment variables that libraries see inside."""
+    before = {name: os.environ.get(name) for name in given}
     os.environ.update(given)
     try:
         yield
     finally:
-        for name in given:
-            del os.environ[name]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def train_steps(
