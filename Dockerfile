@@ -4,10 +4,12 @@
 #   docker run --gpus all --ipc host -v /data:/data r1-engine \
 #       python -m recipes.zero CONFIG --check
 #
-# NOT BUILT YET: the machine it was written on has neither Docker nor a GPU. Versions and build
+# NOT BUILT YET: the machine it was written on has no Docker. Versions and build
 # switches were read from the packages' own metadata and sources.
 
-# torch 2.13.0's wheel brings CUDA 13.0.3 libraries; extensions are compiled by the same toolkit.
+# torch 2.13.0's wheel brings CUDA 13.0.3 libraries; extensions are compiled by the same toolkit. The
+# image's cuDNN is for their headers: at run time Transformer Engine gets torch's, since parts of two
+# versions cannot be mixed (engine/platform/cudnn.py).
 FROM nvidia/cuda:13.0.3-cudnn-devel-ubuntu24.04
 
 # ibverbs, rdma: NCCL between machines. numactl: binding ranks. bubblewrap: the sandbox in which

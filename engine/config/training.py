@@ -114,7 +114,7 @@ class TrainingConfig(Section):
         description="keep the weights that are multiplied in FP8 in nothing but FP8, under the "
         "optimizer's float32 masters: saves their bfloat16 copy (2 bytes each), rounding them for "
         "every pass, and half of what data-parallel ranks send after an update; servers then get "
-        "the rounded values. Needs fp8 blockwise or tensorwise (never run)",
+        "the rounded values. Needs fp8 blockwise or tensorwise (never run in a whole model)",
     )
 
     @property

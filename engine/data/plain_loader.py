@@ -1,7 +1,4 @@
-"""The plain loader: a thread of this process reads, packs and copies ahead.
-
-What a GPU would do with it (pinned memory, a copy beside the computation) was never run.
-"""
+"""The plain loader: a thread of this process reads, packs and copies ahead."""
 
 from __future__ import annotations
 

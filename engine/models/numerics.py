@@ -77,7 +77,7 @@ def numerics(
         "moe_grouped_gemm": grouped,
         "calculate_per_token_loss": True,
         "deallocate_pipeline_outputs": False,
-        # Fused kernels, never run yet: compiled by torch on any GPU, or of Transformer Engine.
+        # Fused kernels: compiled by torch on any GPU, or of Transformer Engine.
         "bias_dropout_fusion": gpu,
         "bias_activation_fusion": gpu,
         "moe_permute_fusion": engine and bool(architecture.get("num_moe_experts")),
@@ -91,7 +91,7 @@ def numerics(
 def _fp8(
     training: TrainingConfig, layout: LayoutConfig, architecture: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Never run. megatron enters Transformer Engine's FP8 context around decoder layers and MTP
+    """megatron enters Transformer Engine's FP8 context around decoder layers and MTP
     depths only, and the router's product is plain torch: what else there is stays as it is.
     """
     if training.fp8 == "none":

@@ -31,7 +31,7 @@ def process_groups(
     """Start the process groups of ``layout`` for this rank, seed it, and end them on leaving.
 
     An exception ends NCCL's groups with the process, not here: to take them down would wait for the
-    other ranks, and these wait for this one (never run). Reads ``RANK`` and ``WORLD_SIZE`` as
+    other ranks, and these wait for this one. Reads ``RANK`` and ``WORLD_SIZE`` as
     torchrun sets them.
 
     Args:

