@@ -1,4 +1,4 @@
-"""Makes Transformer Engine use the cuDNN that torch was built with, whatever else is installed.
+"""Makes Transformer Engine use the cuDNN that torch has loaded, whatever else is installed.
 
 Two are common: torch's wheels bring one, and the system, or NVIDIA's image "cudnn-devel", has
 another. Transformer Engine 2.11 looks on the system first (common/__init__.py), and so does the
@@ -10,28 +10,29 @@ from __future__ import annotations
 
 import ctypes
 import os
-from importlib.util import find_spec
 from pathlib import Path
+
+_MAPS = Path("/proc/self/maps")
 
 
 def prefer_torchs_cudnn() -> None:
-    """Load every part of torch's cuDNN now, so that the loader looks for no other.
+    """Load the other parts of the cuDNN that torch has loaded, so that the loader finds them first.
 
-    Does nothing where torch came without one: there is the system's only.
+    Does nothing where torch has loaded none, or where that cannot be seen. Import torch before.
     """
-    folder = torchs_cudnn()
+    folder = loaded_cudnn()
     if folder is None:
         return
     os.environ["CUDNN_HOME"] = str(folder)
-    for part in sorted((folder / "lib").glob("libcudnn*.so.9")):
+    for part in sorted(folder.glob("libcudnn*.so.9")):
         ctypes.CDLL(str(part), mode=ctypes.RTLD_GLOBAL)
 
 
-def torchs_cudnn() -> Path | None:
-    """The folder of the cuDNN that was installed with torch's wheels."""
+def loaded_cudnn() -> Path | None:
+    """The folder of the cuDNN 9 that this process has loaded first."""
     try:
-        found = find_spec("nvidia.cudnn")
-    except ModuleNotFoundError:
+        mapped = _MAPS.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
         return None
-    places = [] if found is None else found.submodule_search_locations or []
-    return next((Path(place) for place in places if (Path(place) / "lib").is_dir()), None)
+    files = (Path(line.split(maxsplit=5)[5]) for line in mapped if "/libcudnn.so.9" in line)
+    return next((file.parent for file in files), None)

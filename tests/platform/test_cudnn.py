@@ -7,13 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from engine.platform.cudnn import torchs_cudnn
-
 PROGRAM = """
-import ctypes, os
+import ctypes, os, sys
 from engine.platform.cudnn import prefer_torchs_cudnn
+if len(sys.argv) > 1:
+    ctypes.CDLL(sys.argv[1])  # as torch does
 prefer_torchs_cudnn()
-print(os.environ["CUDNN_HOME"])
+print(os.environ.get("CUDNN_HOME"))
 print(ctypes.CDLL("libcudnn_graph.so.9").which())  # by its name alone, as another library needs it
 """
 
@@ -30,15 +30,14 @@ def library(folder: Path, answer: int) -> Path:
     return folder
 
 
-def test_every_part_is_torchs_and_not_the_systems(tmp_path: Path) -> None:
-    system = library(tmp_path / "system", 2)
-    library(tmp_path / "site" / "nvidia" / "cudnn" / "lib", 1)
+def answers(tmp_path: Path, *loaded: Path) -> list[str]:
+    """CUDNN_HOME, and which part a process finds that has ``loaded`` a library before."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", PROGRAM, *map(str, loaded)],
         env={
             **os.environ,
-            "PYTHONPATH": f"{tmp_path / 'site'}:{Path.cwd()}",
-            "LD_LIBRARY_PATH": str(system),
+            "PYTHONPATH": str(Path.cwd()),
+            "LD_LIBRARY_PATH": str(library(tmp_path / "system", 2)),
         },
         capture_output=True,
         text=True,
@@ -46,8 +45,14 @@ def test_every_part_is_torchs_and_not_the_systems(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [str(tmp_path / "site" / "nvidia" / "cudnn"), "1"]
+    return done.stdout.split()
 
 
-def test_a_torch_that_brought_none_is_left_alone() -> None:
-    assert torchs_cudnn() is None or (torchs_cudnn() / "lib").is_dir()
+def test_every_part_is_torchs_and_not_the_systems(tmp_path: Path) -> None:
+    torchs = library(tmp_path / "site packages" / "nvidia" / "cudnn" / "lib", 1)
+    home, part = " ".join(answers(tmp_path, torchs / "libcudnn.so.9")).rsplit(maxsplit=1)
+    assert (home, part) == (str(torchs), "1")
+
+
+def test_where_torch_has_loaded_none_nothing_changes(tmp_path: Path) -> None:
+    assert answers(tmp_path) == ["None", "2"]

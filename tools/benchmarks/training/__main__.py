@@ -10,23 +10,24 @@ refuses, or whose memory does not suffice, says so and why; the others go on.
 
 Without --model a small mixture of experts is trained, on the CPU in about two minutes. On a GPU:
 
-    python -m tools.benchmarks.training \\
-        --model tools/benchmarks/configs/qwen3_30b_a3b_4_layers.json \\
+    python -m tools.benchmarks.training --profile --rows "fp8 blockwise" \\
+        --model tools/benchmarks/configs/{qwen3_30b_a3b_12_layers_16_experts,\\
+    deepseek_v3_2_layers_32_experts_32k_words}.json \\
         --samples 16 --median 3000 --limit 16384 --tokens-per-microbatch 16384
 
 MFU is against the peak of the row's own precision (engine/monitoring/mfu.py); recomputed
 activations do not count as work. Memory is the largest of all ranks': the CUDA allocator's, or on
-the CPU the process's high-water mark above what it held before the model was built.
+the CPU the process's high-water mark above what it held before the model was built; "of derived" is
+its ratio to what engine/models/memory.py says. --profile adds where the time goes.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,37 +39,24 @@ from engine.config.layout import LayoutConfig
 from engine.config.levers import check_levers
 from engine.config.training import TrainingConfig
 from engine.errors import RunError, clear_errors
-from engine.models.family import family_of
-from engine.models.flops import training_flops
 from engine.models.memory import training_memory
 from engine.monitoring.environment import describe_environment
 from engine.platform import accelerator
 from tools.benchmarks import report
-from tools.benchmarks.packing import drawn_lengths
 from tools.benchmarks.rank_pool import RankPool
 from tools.benchmarks.training import profile
+from tools.benchmarks.training.cases import Case, case_of
 from tools.benchmarks.training.results import (
     HEAD,
     Result,
     Turns,
-    Work,
     failure,
     line,
     result,
     spread,
 )
 from tools.benchmarks.training.steps import Measured, Refused, train_steps
-from tools.benchmarks.training.variants import SMALL_MODEL, Variant, variants
-
-
-@dataclass(frozen=True)
-class Case:
-    """A model and the minibatch that it is trained on, over and over."""
-
-    name: str
-    model: dict[str, Any]
-    lengths: Sequence[int]
-    work: Work
+from tools.benchmarks.training.variants import Variant, variants
 
 
 def main() -> None:
@@ -76,25 +64,33 @@ def main() -> None:
     options = _parse()
     chosen = _chosen(options.rows)
     layout = LayoutConfig(processes=options.processes, **dict(options.layout))
-    cases = [_case(file, layout, options) for file in options.model or [None]]
+    cases = [case_of(file, layout, options) for file in options.model or [None]]
     tables: list[dict[str, Any]] = []
     with RankPool(layout.processes) as pool:
         for case in cases:
             print(_heading(case, layout, options), flush=True)
             turns = take_turns(pool, chosen, case, layout, options)
-            baseline = turns[chosen[0].name]
-            rows = [
-                result(variant.name, dict(variant.keys), turns[variant.name], baseline, case.work)
-                for variant in chosen
-            ]
-            print("\n".join([HEAD, *map(line, rows)]))
-            print(f"the baseline's own spread: {spread(baseline):.1%}")
-            for row in rows:
-                if row.profile is not None:
-                    print("\n".join(profile.lines(row.name, row.profile)))
-            print(flush=True)
+            rows = _rows(chosen, turns, case)
+            _print(rows, turns[chosen[0].name])
             tables.append(_table(case, rows))
             report.write(options, **_results(tables, rows[0].kernels, layout))
+
+
+def _rows(chosen: Sequence[Variant], turns: dict[str, Turns], case: Case) -> list[Result]:
+    baseline = turns[chosen[0].name]
+    return [
+        result(variant.name, dict(variant.keys), turns[variant.name], baseline, case.work)
+        for variant in chosen
+    ]
+
+
+def _print(rows: Sequence[Result], baseline: Turns) -> None:
+    print("\n".join([HEAD, *map(line, rows)]))
+    print(f"the baseline's own spread: {spread(baseline):.1%}")
+    for row in rows:
+        if row.profile is not None:
+            print("\n".join(profile.lines(row.name, row.profile)))
+    print(flush=True)
 
 
 def take_turns(
@@ -109,15 +105,13 @@ def take_turns(
     The baseline has a turn before them that does not count: it loads what is loaded late.
     """
     turns = {variant.name: Turns() for variant in chosen}
-    _turn(pool, chosen[0], Turns(), case, layout, options, profile=False)
+    _turn(pool, chosen[0], Turns(), case, layout, options, profiled=False)
     for number in range(options.rounds):
         for variant in chosen:
             mine = turns[variant.name]
             if mine.outcome == "measured":
-                _turn(
-                    pool, variant, mine, case, layout, options,
-                    profile=options.profile and number == 0,
-                )  # fmt: skip
+                wanted = options.profile and number == 0
+                _turn(pool, variant, mine, case, layout, options, profiled=wanted)
                 _progress(f"round {number + 1} of {options.rounds}: {variant.name}", mine)
     return turns
 
@@ -130,7 +124,7 @@ def _turn(
     layout: LayoutConfig,
     options: argparse.Namespace,
     *,
-    profile: bool,
+    profiled: bool,
 ) -> None:
     """Run one variant once and add what came of it to ``turns``."""
     try:
@@ -155,7 +149,7 @@ def _turn(
             lengths=case.lengths,
             warmup=options.warmup,
             steps=options.steps,
-            profile=profile,
+            profile=profiled,
         )
     except RunError as error:
         print(error, file=sys.stderr, flush=True)
@@ -195,29 +189,6 @@ def _progress(what: str, turns: Turns) -> None:
 
 def _derived(case: Case, layout: LayoutConfig, training: TrainingConfig, measured: Measured) -> int:
     return training_memory(case.model, layout, training, measured.row_tokens).total
-
-
-def _case(file: Path | None, layout: LayoutConfig, options: argparse.Namespace) -> Case:
-    model = SMALL_MODEL if file is None else _read(file)
-    lengths = drawn_lengths(
-        options.samples, options.median, options.spread, options.limit, options.seed
-    )
-    architecture = {**family_of(model).architecture(model), "mtp_num_layers": None}
-    work = Work(
-        flops=training_flops(architecture, model["vocab_size"], lengths),
-        tokens=sum(lengths),
-        processes=layout.processes,
-        device=accelerator.device_name(),
-    )
-    return Case("small mixture of experts" if file is None else file.stem, model, lengths, work)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"--model: {file} is no config.json: {error}") from None
-    return config
 
 
 def _chosen(names: Sequence[str]) -> list[Variant]:
