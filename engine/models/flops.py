@@ -59,7 +59,7 @@ def forward_flops(
     tokens = sum(sample_lengths)
     pairs = sum(length * (length + 1) // 2 for length in sample_lengths)
     layers, depths = architecture["num_layers"], architecture.get("mtp_num_layers") or 0
-    feed_forward = [_feed_forward(architecture, sparse) for sparse in _sparse_layers(architecture)]
+    feed_forward = [_feed_forward(architecture, sparse) for sparse in sparse_layers(architecture)]
     projections, scores = _projections(architecture), _scores(architecture)
     head = 2 * architecture["hidden_size"] * vocabulary
     # A depth joins two hidden states into one, runs a layer like the last, and predicts.
@@ -124,7 +124,7 @@ def _feed_forward(architecture: Architecture, sparse: bool) -> int:
     return 2 * hidden * (3 * (routed + shared) + architecture["num_moe_experts"])
 
 
-def _sparse_layers(architecture: Architecture) -> list[bool]:
+def sparse_layers(architecture: Architecture) -> list[bool]:
     """Which layers have experts: megatron's ``moe_layer_freq``, a period or one number a layer."""
     layers, pattern = architecture["num_layers"], architecture.get("moe_layer_freq", 1)
     if not architecture.get("num_moe_experts"):

@@ -15,6 +15,7 @@ from typing import Any
 from engine.config.layout import LayoutConfig
 from engine.config.training import TrainingConfig
 from engine.models.family import HuggingFaceConfig, family_of
+from engine.models.flops import sparse_layers
 from engine.models.holdings import Held, Holdings
 
 _FLOAT32 = 4
@@ -66,9 +67,7 @@ def training_memory(
         if place.dp or place.cp or place.tp:
             continue  # alike
         kept = sum(
-            kept_per_token(architecture, training, layer, layout.tp)
-            for part in place.layers
-            for layer in part
+            kept_per_token(architecture, training, layer) for part in place.layers for layer in part
         )
         under_way = layout.pp - place.pp if layout.vpp == 1 else layout.pp
         last = place.pp == layout.pp - 1
@@ -92,15 +91,15 @@ def _state(held: list[Held], layout: LayoutConfig, training: TrainingConfig) -> 
     sharing_experts = layout.processes // (layout.pp * layout.ep * layout.etp)
     share = -(-(everything - experts) // sharing) - (-experts // sharing_experts)
     moments_and_master = 3 if element == 2 else 2
-    multiplied = sum(piece.bytes(element) for piece in held)
-    if training.fp8_parameters:  # by row and by column, a byte each
-        multiplied -= linear * (element - 2)
-    copies = training.fp8 != "none" and not training.fp8_parameters
+    copied = training.fp8 != "none" and not training.fp8_parameters
     return {
-        "parameters": multiplied,
-        "fp8_copies": 2 * linear if copies else 0,
+        # FP8 parameters take two bytes as well: they are kept by row and by column
+        "parameters": sum(piece.bytes(element) for piece in held),
+        "fp8_copies": 2 * linear if copied else 0,
         "gradients": _FLOAT32 * everything,
-        "optimizer": moments_and_master * _FLOAT32 * share,
+        "optimizer": round(
+            moments_and_master * _FLOAT32 * share * (1 - training.optimizer_offload)
+        ),
     }
 
 
@@ -111,13 +110,26 @@ def _output_layer(config: HuggingFaceConfig, layout: LayoutConfig, training: Tra
     return logits + words * hidden * (_FLOAT32 + element)
 
 
-def kept_per_token(
-    architecture: Mapping[str, Any], training: TrainingConfig, layer: int, tp: int = 1
-) -> int:
+@dataclass(frozen=True)
+class _Numbers:
+    """How activations are kept.
+
+    Attributes:
+        element: bytes of a number.
+        multiplied: bytes of a number that a linear layer keeps as its input.
+        dropped: modules that are recomputed.
+    """
+
+    element: int
+    multiplied: int
+    dropped: frozenset[str]
+
+
+def kept_per_token(architecture: Mapping[str, Any], training: TrainingConfig, layer: int) -> int:
     """Bytes that decoder layer ``layer`` keeps for each token of this rank's part of a row.
 
     Under sequence parallelism a rank has 1/tp of the tokens between layers, and all tokens of 1/tp
-    of the columns within: the same number, so that only ``layer`` tells layers apart.
+    of the columns within: as many numbers.
 
     Args:
         architecture: of the whole model, ``Family.architecture``.
@@ -126,60 +138,58 @@ def kept_per_token(
     element = 2 if training.dtype == "bfloat16" else _FLOAT32
     if training.recompute == "full":
         return -(-element * hidden // training.recompute_layers)
-    dropped = _dropped(training)
     multiplied = 1 if training.fp8 != "none" else element
-    norm = 0 if "layernorm" in dropped else multiplied * hidden
-    attention = element * hidden + norm + _attention(architecture, element, multiplied)
-    feed_forward = element * hidden + norm
-    if _sparse(architecture, layer):
-        return attention + feed_forward + _experts(architecture, element, multiplied, dropped)
-    return attention + feed_forward + _glu(architecture["ffn_hidden_size"], element, multiplied)
+    numbers = _Numbers(element, multiplied, _dropped(training, architecture))
+    norm = 0 if "layernorm" in numbers.dropped else multiplied * hidden
+    attention = element * hidden + norm + _attention(architecture, numbers)
+    return attention + element * hidden + norm + _feed_forward(architecture, layer, numbers)
 
 
-def _dropped(training: TrainingConfig) -> frozenset[str]:
+def _dropped(training: TrainingConfig, architecture: Mapping[str, Any]) -> frozenset[str]:
     if training.recompute != "selective":
         return frozenset()
-    return frozenset(training.recompute_modules or ("layernorm", "moe_act", "mla_up_proj"))
+    if training.recompute_modules is not None:
+        return frozenset(training.recompute_modules)
+    latent = {"mla_up_proj"} if architecture.get("multi_latent_attention") else set()
+    return frozenset(latent if training.fp8 == "delayed" else {"layernorm", "moe_act", *latent})
 
 
-def _attention(architecture: Mapping[str, Any], element: int, multiplied: int) -> int:
+def _attention(architecture: Mapping[str, Any], numbers: _Numbers) -> int:
     """Between the norm before it and the sum with the residual."""
     heads = architecture["num_attention_heads"]
-    statistics = _FLOAT32 * heads
+    statistics = 0 if "core_attn" in numbers.dropped else _FLOAT32 * heads
     if architecture.get("multi_latent_attention"):
         query = heads * (architecture["qk_head_dim"] + architecture["qk_pos_emb_head_dim"])
         value = heads * architecture["v_head_dim"]
         keys_and_values = heads * (architecture["qk_head_dim"] + architecture["v_head_dim"])
         ranks = (architecture.get("q_lora_rank") or 0) + architecture["kv_lora_rank"]
-        compressed = (element + multiplied) * ranks  # before and after their norms
-        return compressed + element * (2 * query + keys_and_values + value) + statistics
+        compressed = (numbers.element + numbers.multiplied) * ranks  # before and after their norms
+        again = "mla_up_proj" in numbers.dropped
+        upwards = 0 if again else numbers.element * (2 * query + keys_and_values)
+        return compressed + upwards + numbers.element * value + statistics
     groups = architecture.get("num_query_groups") or heads
     size = architecture.get("kv_channels") or architecture["hidden_size"] // heads
     query, key = heads * size, groups * size
     together = query + 2 * key  # which the values are a view of
     rotated = query + key
-    return element * (together + rotated + query) + statistics
+    return numbers.element * (together + rotated + query) + statistics
 
 
-def _experts(
-    architecture: Mapping[str, Any], element: int, multiplied: int, dropped: frozenset[str]
-) -> int:
-    hidden, chosen = architecture["hidden_size"], architecture["moe_router_topk"]
-    columns = architecture.get("moe_ffn_hidden_size") or architecture["ffn_hidden_size"]
+def _feed_forward(architecture: Mapping[str, Any], layer: int, numbers: _Numbers) -> int:
+    hidden, columns = architecture["hidden_size"], architecture["ffn_hidden_size"]
+    if not sparse_layers(architecture)[layer]:
+        return 0 if "mlp" in numbers.dropped else _glu(columns, numbers)
+    if "moe" in numbers.dropped:
+        return 0
+    columns = architecture.get("moe_ffn_hidden_size") or columns
+    activation = 0 if "moe_act" in numbers.dropped else numbers.multiplied * columns
+    each = numbers.multiplied * hidden + numbers.element * 2 * columns + activation
+    router = _ROUTER_COPIES * _FLOAT32 * architecture["num_moe_experts"] + numbers.element * hidden
     shared = architecture.get("moe_shared_expert_intermediate_size") or 0
-    router = _ROUTER_COPIES * _FLOAT32 * architecture["num_moe_experts"] + element * hidden
-    activation = 0 if "moe_act" in dropped else multiplied * columns
-    each = multiplied * hidden + element * 2 * columns + activation
-    return router + chosen * each + (_glu(shared, element, multiplied) if shared else 0)
+    again = "shared_experts" in numbers.dropped
+    return router + architecture["moe_router_topk"] * each + (0 if again else _glu(shared, numbers))
 
 
-def _glu(columns: int, element: int, multiplied: int) -> int:
+def _glu(columns: int, numbers: _Numbers) -> int:
     """Gate and up, and their product."""
-    return element * 2 * columns + multiplied * columns
-
-
-def _sparse(architecture: Mapping[str, Any], layer: int) -> bool:
-    pattern = architecture.get("moe_layer_freq", 1)
-    if not architecture.get("num_moe_experts"):
-        return False
-    return layer % pattern == 0 if isinstance(pattern, int) else bool(pattern[layer])
+    return numbers.element * 2 * columns + numbers.multiplied * columns

@@ -98,4 +98,9 @@ def test_each_lever_saves_what_it_is_there_for() -> None:
     assert only_fp8.fp8_copies == 0 and only_fp8.total < fp8.total
     selective = training_memory(config, ONE, training(recompute="selective"), 16384)
     full = training_memory(config, ONE, training(recompute="full"), 16384)
-    assert full.activations < selective.activations < plain.activations
+    assert full.activations < selective.activations < 0.7 * plain.activations
+    offloaded = training_memory(config, ONE, training(optimizer_offload=0.5), 16384)
+    assert offloaded.optimizer == plain.optimizer / 2
+    for module in ("core_attn", "mla_up_proj", "layernorm", "mlp", "moe", "moe_act"):
+        one = training(recompute="selective", recompute_modules=(module,))
+        assert training_memory(config, ONE, one, 16384).activations < plain.activations, module
