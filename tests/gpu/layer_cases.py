@@ -67,7 +67,7 @@ def computed_by(layers: Layers) -> Iterator[None]:
 
 @contextmanager
 def products_in_tf32() -> Iterator[None]:
-    """torch rounds the factors of float32 products as Transformer Engine always does."""
+    """Have torch round the factors of float32 products, as Transformer Engine always does."""
     torch.set_float32_matmul_precision("high")
     try:
         yield

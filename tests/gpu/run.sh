@@ -6,6 +6,9 @@ root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd) || exit 2
 venv=${R1_VENV:-.venv}
 [[ $venv == /* ]] || venv=$root/$venv
 python=$venv/bin/python
+case " $* " in
+    *" --help "* | *" -h "*) exec python3 "$root/tests/gpu/runner" --help ;; # needs no environment
+esac
 if [[ ! -x $python ]]; then
     printf 'error: no Python at %s: run bash launchers/setup.sh gpu test\n' "$python" >&2
     exit 2

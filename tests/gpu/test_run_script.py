@@ -159,8 +159,8 @@ def test_what_cannot_start_says_so(tmp_path: Path) -> None:
     assert missing.returncode == 2 and "no Python at" in missing.stderr
 
 
-def test_help_names_every_step_and_variable() -> None:
-    shown = run("--help")
+def test_help_needs_no_environment_and_names_every_step_and_variable(tmp_path: Path) -> None:
+    shown = run("--help", R1_VENV=tmp_path / "none")
     assert shown.returncode == 0
     for name in ("smoke", "training", "training-levers", "test_fp8_on_gpu", "served"):
         assert f" {name}\n" in shown.stdout

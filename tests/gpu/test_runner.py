@@ -12,7 +12,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-REST = "import pathlib, sys, time; file = pathlib.Path(sys.argv[1]);"
+PREAMBLE = "import pathlib, sys, time; file = pathlib.Path(sys.argv[1]);"
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def run(
     steps: ModuleType = runner.steps
     waiting = deque(
         steps.Step(
-            name, f"{name}.txt", 60, [sys.executable, "-c", REST + text, out / f"{name}.txt"]
+            name, f"{name}.txt", 60, [sys.executable, "-c", PREAMBLE + text, out / f"{name}.txt"]
         )
         for name, text in programs.items()
     )

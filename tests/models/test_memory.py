@@ -1,4 +1,4 @@
-"""Memory derived from sizes: exact where it can be counted by hand, near where it was measured."""
+"""Memory derived from sizes equals what is counted by hand, and is close to what was measured."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MEASURED = {
     ("qwen3_30b_a3b_4_layers", "none"): (63_061, 0.03),
     ("qwen3_30b_a3b_4_layers", "blockwise"): (67_044, 0.03),
 }
-"""Peak MiB of the allocator on an H100 (tests/gpu/results.md), and how near is near."""
+"""Peak MiB of the allocator on an H100 (tests/gpu/results.md), and the error that is allowed."""
 
 
 def training(**keys: Any) -> TrainingConfig:
@@ -40,9 +40,9 @@ def cut_model(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("model", "fp8"), MEASURED)
 def test_what_was_measured_on_a_gpu_is_near_what_is_derived(model: str, fp8: str) -> None:
-    peak, near = MEASURED[model, fp8]
+    peak, error = MEASURED[model, fp8]
     derived = training_memory(cut_model(model), ONE, training(fp8=fp8), 16384).total / MIB
-    assert peak / derived == pytest.approx(1, abs=near)
+    assert peak / derived == pytest.approx(1, abs=error)
 
 
 @pytest.mark.parametrize("name", ["Qwen3-30B-A3B", "DeepSeek-V3"])

@@ -35,8 +35,7 @@ APEX = {
         "def multi_tensor_scale(*_): raise NotImplementedError\n"
     ),
 }
-
-ENGINE = {
+TRANSFORMER_ENGINE = {
     "transformer_engine/__init__.py": "",
     "transformer_engine/pytorch/__init__.py": "",
     "transformer_engine/pytorch/optimizers.py": (
@@ -101,7 +100,7 @@ def test_torch_serves_where_both_are_absent(tmp_path):
 @pytest.mark.parametrize("before", ["", "import transformer_engine.pytorch.optimizers"])
 def test_transformer_engine_does_not_serve_without_a_gpu(tmp_path, before):
     """Its optimizer would be taken, and fail in its first step; also where it was imported."""
-    found, log = kernels_and_log(ENGINE, tmp_path, before)
+    found, log = kernels_and_log(TRANSFORMER_ENGINE, tmp_path, before)
     assert found.items() >= ONLY_TORCH.items()
     assert "Transformer Engine" not in log
 
@@ -118,7 +117,7 @@ def test_transformer_engine_does_not_serve_without_a_gpu(tmp_path, before):
 def test_a_transformer_engine_that_breaks_is_as_good_as_absent_and_says_why(tmp_path, part, raised):
     """megatron expects an ImportError and nothing else."""
     broken = {f"{part}/__init__.py": f"import transformer_engine_torch\nraise {raised}\n"}
-    found, log = kernels_and_log({**ENGINE, **broken}, tmp_path, WITH_A_GPU_AT_FIRST)
+    found, log = kernels_and_log({**TRANSFORMER_ENGINE, **broken}, tmp_path, WITH_A_GPU_AT_FIRST)
     assert found.items() >= ONLY_TORCH.items()
     error, _, message = raised.rstrip(')"').partition('("')
     assert log.count(f"torch's layers serve ({error}: {message})") == 1

@@ -1,4 +1,4 @@
-"""Where the time goes: kernels are told apart by name, and overlapping ones count once as busy."""
+"""The profile of a step: each kernel's group by its name; kernels that overlap count once."""
 
 from __future__ import annotations
 

@@ -22,7 +22,6 @@ import smoke_checks  # noqa: E402
 import smoke_operations  # noqa: E402
 import torch  # noqa: E402
 
-INTERPRETED = ("permutation", "permutation_with_merging", "sorting_of_chunks")
 NOT_HERE = {
     "cross_entropy": "unused: the output layer is ours, chunk by chunk",
     "pad": "unused: only MXFP8, on Blackwell",
@@ -34,7 +33,7 @@ def main() -> int:
     """Print what each check found, and which modules none looked at."""
     smoke_checks.CUDA = smoke_operations.CUDA = torch.device("cpu")
     failed = False
-    for name in INTERPRETED:
+    for name in smoke_operations.IN_TRITON:
         try:
             said = smoke_checks.CHECKS[name]()
         except Exception:

@@ -50,7 +50,7 @@ def permutation() -> None:
 
     smoke_checks.CUDA = smoke_operations.CUDA = torch.device("cpu")
     smoke_operations.same = backward
-    for name in ("permutation", "permutation_with_merging", "sorting_of_chunks"):
+    for name in smoke_operations.IN_TRITON:
         smoke_checks.CHECKS[name]()
 
 
@@ -78,6 +78,7 @@ def main() -> int:
             LAUNCHED.clear()
             try:
                 group()
+                assert LAUNCHED, "no kernel was launched"
                 said = ", ".join(f"{name} {count}" for name, count in LAUNCHED.items())
             except Exception:
                 failed, said = True, f"FAILED\n{traceback.format_exc()}"

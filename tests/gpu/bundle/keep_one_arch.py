@@ -1,6 +1,6 @@
-"""Blank the GPU code of all but one architecture in shared libraries, so that they compress well.
+"""Blank the GPU code of all architectures but Hopper's in libraries, so that they compress well.
 
-    python keep_one_arch.py LIBRARY.so [LIBRARY.so ...] [--arch 90]
+    python keep_one_arch.py LIBRARY.so [LIBRARY.so ...]
 
 Works in place. Sizes and offsets stay as they are: only the payloads of the other entries of
 section .nv_fatbin become zeros. The driver picks an entry by its header and reads no other payload.
@@ -22,6 +22,8 @@ from pathlib import Path
 
 SECTION = ".nv_fatbin"
 MAGIC = 0xBA55ED50
+ARCH = 90
+"""Of H100 and H200."""
 PTX = 1
 """Kind of an entry that holds text for the driver's compiler; others hold machine code."""
 
@@ -92,15 +94,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("library", nargs="+", type=Path)
-    parser.add_argument("--arch", type=int, default=90, help="90 is Hopper's (H100, H200)")
     options = parser.parse_args()
     for library in options.library:
-        sizes, has_arch = keep(library, options.arch)
+        sizes, has_arch = keep(library, ARCH)
         if sizes:
             said = ", ".join(
                 f"{name} {size / 2**20:.1f} MiB" for name, size in sorted(sizes.items())
             )
-            left = "" if has_arch else f"; left as it is, none is for sm_{options.arch}"
+            left = "" if has_arch else f"; left as it is, none is for sm_{ARCH}"
             print(f"{library.name}: {said}{left}")
 
 

@@ -1,17 +1,23 @@
 #!/usr/bin/env bash
-# On a GPU machine without a network: unpack what prepare.sh packed, then run steps of run.sh.
+# Unpack on a GPU machine what prepare.sh packed, then run steps of run.sh: see --help.
 set -uo pipefail
 
 usage() {
     cat <<'TEXT'
 usage: bash .gpu-bundle/loads/te/on_machine.sh [rebuild] [STEP ...]    (from the repository's root)
 
-Unpacks the loads that were carried, but for what is there already, and makes a virtual environment
-of the machine's Python and what was unpacked. Then it runs the STEPs with tests/gpu/run.sh, whose
---help names them and the variables that they read; without one nothing else happens. Once all is
-unpacked no load is needed: tests/gpu/bundle/on_machine.sh is the same script.
+For a GPU machine without a network. Unpacks the loads of prepare.sh that were copied here, but for
+those unpacked before, and makes a virtual environment of the machine's Python and what it unpacked.
+Then it runs the STEPs with tests/gpu/run.sh, whose --help names them and the variables they read;
+without a STEP nothing else happens. A later call needs no load: tests/gpu/bundle/on_machine.sh is
+the same script.
 
-  rebuild    compile Transformer Engine's extension here first, should the carried one not load
+  rebuild    first compile Transformer Engine's extension here, should the carried one not load;
+             needs the load te-source
+  STEP       of tests/gpu/run.sh: smoke, tests, training, served, ...
+
+Environment variables:
+
   OUT        folder for what has to come back: results.tar.gz, anew after every step, and what was
              compiled; default: results
   R1_LIMIT   seconds for all of this call, unpacking included; default: 540
@@ -28,7 +34,7 @@ out=$(realpath -m -- "${OUT:-results}")
 loads=$(realpath -m -- "${R1_LOADS:-.gpu-bundle/loads}")
 room=${R1_ROOM:-/tmp/r1}
 base=${R1_BASE:-/opt/torch/.venv/bin/python3}
-[[ -x $base ]] || base=$(command -v python3)
+[[ -n ${R1_BASE:-} || -x $base ]] || base=$(command -v python3)
 [[ $base == /* ]] || base=$PWD/$base
 limit=${R1_LIMIT:-540}
 steps=() rebuild=
@@ -96,6 +102,7 @@ toolkit() {
 }
 
 rebuild() {
+    [[ -d $room/te-torch ]] || fail "rebuild needs the load te-source"
     if ! timeout $((limit - SECONDS)) make -f "$here/te_torch.mk" -j "$(nproc)" PYTHON="$base" \
         SOURCE="$room/te-torch" BUILD="$room/build-te" > "$out/rebuild.log" 2>&1; then
         tail -n 20 "$out/rebuild.log" >&2
@@ -106,6 +113,7 @@ rebuild() {
     echo "rebuilt after $SECONDS s"
 }
 
+[[ -f $base && -x $base ]] || fail "no Python at $base: name one in R1_BASE"
 mkdir -p "$out" "$room/parts" "$room/site" || fail "cannot write to $out and $room"
 for load in "$loads"/*/; do
     for file in "$load"*.tar.xz* "$load"*.sha256; do

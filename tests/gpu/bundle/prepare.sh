@@ -1,31 +1,36 @@
 #!/usr/bin/env bash
-# Make ready, on a machine with a network and no GPU, what tests/gpu needs on a GPU machine that has
-# torch and nothing of ours, and no network. See usage below.
+# Prepare what tests/gpu needs on a GPU machine without a network: see --help.
 set -euo pipefail
 
 usage() {
     cat <<'TEXT'
 usage: bash tests/gpu/bundle/prepare.sh [FOLDER] [STEP ...]
 
-Leaves in FOLDER (default: .gpu-bundle; a name with a slash or a leading dot) the folder `loads`:
-each folder in it is smaller than 60 MiB and carried whole. What is done already is not done again,
-so it may be interrupted.
+Prepares, on a machine with a network and no GPU, what tests/gpu needs on a GPU machine that has
+torch, none of our other packages and no network. The result is FOLDER/loads. Copy any of the
+folders in it (each below 60 MiB) to the same place on the GPU machine, and run on_machine.sh there:
+its --help goes on from here. What is done already is not done again, so a call may be interrupted.
+
+  FOLDER   default: .gpu-bundle; a name with a slash or a leading dot
+
+Steps; by default twin te check pack. A later call adds more: prepare.sh sglang check pack
 
   twin     an environment with the GPU machine's versions, on which all else is compiled and checked
   te       Transformer Engine: its library for one architecture, its torch extension compiled
   dali     DALI for one architecture, for the loaders' tests
   sglang   SGLang and its kernels for one architecture, for a server beside the trainer
-  check    all that can be tried without a GPU
-  pack     the loads
+  check    all that can be tried without a GPU, of what was made
+  pack     FOLDER/loads, of what was made
 
-Default: twin te check pack. A later call adds further loads: prepare.sh sglang check pack
+Environment variables:
 
   R1_PYTHON   a Python 3.12 with its headers; default: the first that is found
   R1_JOBS     compilers at a time; default: one for each core
   R1_ALL_ARCHITECTURES
               not empty: leave Transformer Engine's library as it is; about three loads, not one
 
-Needs g++, make, a network, and 12 GB of disk.
+Needs gcc, g++, make, binutils, xz, a network and 12 GB of disk; check after sglang also needs nvcc,
+of CUDA_HOME or /usr/local/cuda*.
 TEXT
 }
 
@@ -69,7 +74,7 @@ sys.exit(sys.version_info[:2] != (3, 12) or not there)' 2> /dev/null
 }
 
 find_python() {
-    local version candidates=(python3.12 python3 python)
+    local version candidate candidates=(python3.12 python3 python)
     if [[ -n ${R1_PYTHON:-} ]]; then
         serves "$R1_PYTHON" || fail "R1_PYTHON: $R1_PYTHON is no Python 3.12 with pip and headers"
         echo "$R1_PYTHON"
@@ -78,9 +83,9 @@ find_python() {
     for version in $(pyenv versions --bare 2> /dev/null | grep '^3\.12'); do
         candidates+=("$(PYENV_VERSION=$version pyenv which python3.12 2> /dev/null)")
     done
-    for version in "${candidates[@]}"; do
-        if serves "$version"; then
-            echo "$version"
+    for candidate in "${candidates[@]}"; do
+        if serves "$candidate"; then
+            echo "$candidate"
             return
         fi
     done
@@ -134,7 +139,8 @@ make_te() {
         site-te/transformer_engine/wheel_lib/libtransformer_engine.so
     # jax is on the machine: without this folder nobody looks for its extension.
     rm -rf site-te/transformer_engine/jax site-te/bin
-    if [[ ! -d te-torch ]]; then
+    if ! grep -qsxF "Version: $version" te-torch/PKG-INFO; then
+        rm -rf te-torch te-torch.part build-te transformer_engine_torch-*.tar.gz
         NVTE_PYTORCH_FORCE_BUILD=TRUE pip download --no-deps --no-binary=:all: \
             --no-build-isolation -d . "transformer_engine_torch==$version"
         mkdir te-torch.part
@@ -190,10 +196,9 @@ check() {
     fi
     checked check_sglang_triton.py "$work/site-sglang" "$site"
     "$python" "$here/driver_stub.py" "$stub" site-sglang/sgl_kernel/*/*.so
-    export LD_LIBRARY_PATH=$stub TVM_FFI_CACHE_DIR=$work/site-sglang/tvm-ffi
+    local -x LD_LIBRARY_PATH=$stub TVM_FFI_CACHE_DIR=$work/site-sglang/tvm-ffi
     checked check_triton_compiles.py "$work/site-sglang" "$site"
     checked check_sglang.py "$work/site-sglang" "$site"
-    unset LD_LIBRARY_PATH
     find site-sglang/tvm-ffi -type f ! -name '*.so' -delete
 }
 

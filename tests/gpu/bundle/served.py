@@ -59,7 +59,7 @@ class Comparison:
 
 
 def describe(model: Path) -> Server:
-    """The command line of a run's server; on a GPU, of gpu_server.py in place of SGLang's own."""
+    """Return a run's server; on a GPU it is gpu_server.py in place of SGLang's own program."""
     gpu = accelerator.has_gpu()
     gpus = ServerGpus(0, 0.3) if gpu else None
     given = {"count": 1, "port": 0, "tp": 1, "max_total_tokens": 65536, "gpus": gpus, "seed": 1}
@@ -104,13 +104,13 @@ class Pair:
         return [(p, one) for p, group in zip(self._prompts, groups, strict=True) for one in group]
 
     def push_through_the_disk(self, folder: Path) -> None:
-        """Other weights, in a folder that the server reads."""
+        """Change the weights and have the server read them from ``folder``."""
         self._trainer.change()
         self._trainer.exporter.export(folder)
         update_from_disk(self._urls, folder, 1, REQUEST_SECONDS)
 
     def push_by_handles(self) -> None:
-        """Other weights; the server is sent where in the trainer's memory they are."""
+        """Change the weights and send the server where in the trainer's memory they are."""
         self._trainer.change()
         named = self._trainer.named_tensors()
         if not accelerator.has_gpu():
@@ -132,12 +132,12 @@ class Pair:
 
 
 def say(text: str) -> None:
-    """Print it after the seconds since the start."""
+    """Print ``text`` behind the seconds since the start."""
     print(f"{time.monotonic() - BEGUN:6.1f} s  {text}", flush=True)
 
 
 def compare_all(room: Path, results: Path | None) -> list[Comparison]:
-    """Start both, and compare them after each way of changing weights."""
+    """Start trainer and server, and compare them after each way of passing weights."""
     dtype = "bfloat16" if accelerator.has_gpu() else "float32"
     source = write_model(room / "model", dtype)
     tokens = PROMPTS * ASKED.n * (PROMPT_TOKENS + ASKED.max_new_tokens)

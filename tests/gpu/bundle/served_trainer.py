@@ -37,9 +37,12 @@ class Trainer:
     """A policy of one rank that starts with a folder's weights."""
 
     def __init__(self, source: Path, dtype: str, tokens: int) -> None:
-        """Args:
-        source: a Hugging Face folder.
-        tokens: most of all samples that are asked about together.
+        """Build the policy and load its weights.
+
+        Args:
+            source: a Hugging Face folder.
+            dtype: of the weights, ``float32`` or ``bfloat16``.
+            tokens: most of all samples that are asked about together.
         """
         folder = HuggingFaceFolder(source)
         self._training = TrainingConfig.model_validate(
@@ -50,7 +53,7 @@ class Trainer:
         self.exporter = Exporter(self.policy.chunks, folder)
 
     def log_probabilities(self, samples: Sequence[tuple[list[int], list[int]]]) -> Tensor:
-        """Of every token of the responses, in order, float64 on the host.
+        """Return those of every token of the responses, in order, float64 on the host.
 
         Args:
             samples: prompts and responses.
@@ -63,7 +66,7 @@ class Trainer:
 
     @torch.no_grad()
     def change(self) -> None:
-        """Move every weight at random, as much as the samples' probabilities show."""
+        """Multiply every weight by a random factor near 1, far enough to change probabilities."""
         for chunk in self.policy.chunks:
             for parameter in chunk.parameters():
                 parameter.mul_(1 + 0.2 * torch.randn_like(parameter))

@@ -1,7 +1,7 @@
 """The operations that our layers take from Transformer Engine 2.11, each by itself.
 
 Sizes are small, but of the kind that megatron asks for: empty experts, packed rows, channels in
-multiples of 16. Transformer Engine is imported inside, since that it can be is a check itself.
+multiples of 16. Every check imports Transformer Engine itself: whether it can be is one of them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from itertools import pairwise
 import torch
 from smoke_checks import CUDA, check, normal, same
 from torch import Tensor
+
+IN_TRITON = ("permutation", "permutation_with_merging", "sorting_of_chunks")
+"""Checks of kernels that are written in Triton, and so can be tried on a CPU."""
 
 
 @check
@@ -93,7 +96,7 @@ def grouped_linear() -> str:
 
 @check
 def grouped_linear_by_cutlass() -> str:
-    """Hopper's other kernel, for 16-bit factors: asked for here, used nowhere yet.
+    """Hopper's kernel for all experts at once in 16 bits, which our layers take.
 
     It has groups of one inner size only, so the weights' gradients say "Fallback to cuBLAS".
     """

@@ -57,7 +57,11 @@ def one_rank() -> Any:
 
 
 def passes_of(models: list[str], pool: Any, *, layers: str) -> str:
-    """One forward and one backward pass of each model, tensor-parallel; all even if one fails."""
+    """Return what a forward and a backward pass of each model, tensor-parallel, gave.
+
+    Raises:
+        AssertionError: a pass failed or gave a number that is not finite; the others were run.
+    """
     from layer_cases import passes
     from wide_models import WIDE_MODELS
 
@@ -68,6 +72,8 @@ def passes_of(models: list[str], pool: Any, *, layers: str) -> str:
         given = {"layers": layers, "model": WIDE_MODELS[name], "dtype": "bfloat16"}
         try:
             found = pool.run(passes, layout, LIMIT_SECONDS, **given)[0]
+            for tensor in (found.logp, *found.gradients.values()):
+                assert tensor.isfinite().all(), "a number is not finite"
             said.append(f"{name}: mean log-probability {float(found.logp.mean()):.3f}")
         except Exception as error:
             failed = True

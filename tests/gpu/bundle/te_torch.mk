@@ -7,7 +7,6 @@
 PYTHON ?= python3
 SOURCE ?= te-torch
 BUILD ?= build
-CXX ?= g++
 .DELETE_ON_ERROR:
 
 # torch's folder, the suffix of extensions, and where headers are

@@ -55,9 +55,9 @@ def make_loads(machine: Path, name: str, parts: int = 1) -> list[Path]:
     return loads
 
 
-def call(machine: Path, load: Path, *steps: str, limit: int = 60) -> subprocess.CompletedProcess:
-    variables = {"OUT": "out", "R1_BASE": sys.executable, "R1_LIMIT": str(limit)}
-    variables["R1_ROOM"] = str(machine / "room")
+def call(machine: Path, load: Path, *steps: str, **given: str) -> subprocess.CompletedProcess:
+    variables = {"OUT": "out", "R1_BASE": sys.executable, "R1_LIMIT": "60"}
+    variables |= {"R1_ROOM": str(machine / "room"), **given}
     return subprocess.run(
         ["bash", load / "on_machine.sh", *steps],
         cwd=machine,
@@ -117,7 +117,7 @@ def test_a_damaged_archive_is_refused(machine: Path) -> None:
 
 def test_steps_get_what_time_is_left_and_decide_the_exit_status(machine: Path) -> None:
     (load,) = make_loads(machine, "whole")
-    done = call(machine, load, "smoke", "tests", limit=60)
+    done = call(machine, load, "smoke", "tests", R1_LIMIT="60")
     assert done.returncode == 1
     said = done.stdout.splitlines()[-1]
     assert said.startswith(f"run.sh {machine}/room/results smoke tests in {machine}/room/venv, ")
@@ -142,8 +142,24 @@ def test_without_loads_nothing_starts(machine: Path) -> None:
     assert refused.returncode == 2 and "error: no loads in" in refused.stderr
 
 
+def test_a_python_that_is_named_and_not_there_is_refused(machine: Path) -> None:
+    (load,) = make_loads(machine, "whole")
+    refused = call(machine, load, "smoke", R1_BASE=str(machine / "none"))
+    assert refused.returncode == 2
+    assert f"error: no Python at {machine}/none: name one in R1_BASE" in refused.stderr
+    assert not (machine / "room").exists()
+
+
+def test_what_is_to_be_compiled_must_have_been_carried(machine: Path) -> None:
+    (load,) = make_loads(machine, "whole")
+    refused = call(machine, load, "rebuild", "smoke")
+    assert refused.returncode == 2 and "rebuild needs the load te-source" in refused.stderr
+    assert "run.sh" not in refused.stdout
+
+
 def test_an_extension_that_cannot_be_compiled_says_so(machine: Path) -> None:
     (load,) = make_loads(machine, "whole")
+    (machine / "room" / "te-torch" / "csrc").mkdir(parents=True)  # without any source
     refused = call(machine, load, "rebuild", "smoke")
     assert refused.returncode == 2
     assert "Transformer Engine's extension cannot be compiled" in refused.stderr

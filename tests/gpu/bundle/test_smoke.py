@@ -7,10 +7,12 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import smoke
 import smoke_checks
+import smoke_passes
 import torch
 
 
@@ -79,3 +81,15 @@ def test_what_must_be_zero_may_be_but_nothing_else() -> None:
     assert smoke_checks.distance(zeros, zeros) == 0
     with pytest.raises(AssertionError):
         smoke_checks.distance(zeros + 1e-6, zeros)
+
+
+@pytest.mark.parametrize("wrong", ["logp", "gradients"])
+def test_a_pass_that_gives_no_finite_number_is_refused(wrong: str) -> None:
+    found = {"logp": torch.tensor([-1.0, -2.0]), "gradients": {("weight", None): torch.ones(2)}}
+    pool = SimpleNamespace(ranks=1, run=lambda *_, **__: [SimpleNamespace(**found)])
+    said = smoke_passes.passes_of(["dense", "moe gqa"], pool, layers="torch")
+    assert said == "dense: mean log-probability -1.500; moe gqa: mean log-probability -1.500"
+    nan = torch.tensor([1.0, float("nan")])
+    found[wrong] = nan if wrong == "logp" else {("weight", None): nan}
+    with pytest.raises(AssertionError, match="moe gqa: FAILED\na number is not finite"):
+        smoke_passes.passes_of(["dense", "moe gqa"], pool, layers="torch")

@@ -27,7 +27,8 @@ Runs the tests marked gpu and the benchmarks, and leaves in OUT_DIR (default: ar
   summary.json       each step: status (passed, failed, timeout, killed, skipped, no time left),
                      seconds, file of results, and why it did not pass
   smoke.json         each operation of Transformer Engine by itself
-  served.json        the policy's weights on a server of its own
+  served.json        nats between a server's log-probabilities and the trainer's, after each way of
+                     passing weights
   <test>.xml         pytest's results of a file of tests (JUnit)
   <benchmark>.json   training of two cut models in BF16 and FP8 (utilisation, memory, where the
                      time goes) and with each lever, log_probability, loading
@@ -45,6 +46,7 @@ Environment variables:
   R1_LIMIT           seconds for the whole call: each step gets what is left
   R1_JOBS            files of tests that run at the same time; default: 1
   R1_ROWS            rows of the benchmarks of training beside the baseline, separated by ";"
+                     (tools/benchmarks/training/variants.py names them)
   R1_ROUNDS, R1_STEPS, R1_ROW_SECONDS
                      of the benchmarks of training: turns of each row, steps of a turn, and seconds
                      that no row may exceed
@@ -89,7 +91,7 @@ def number(name: str) -> int | None:
 
 
 def read_settings() -> Settings:
-    """Return them, or end with the first bad value named."""
+    """Return the settings; with a bad value end, naming the first one."""
     options = []
     for name in ("ROUNDS", "STEPS", "ROW_SECONDS"):
         if value := number(f"R1_{name}"):

@@ -1,4 +1,4 @@
-"""Write on what the steps of run.sh run: device, packages, kernels, commit: environment.py FILE."""
+"""Write what the steps of run.sh run on, device, packages, kernels, commit: environment.py FILE."""
 
 from __future__ import annotations
 

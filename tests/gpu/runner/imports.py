@@ -14,7 +14,7 @@ from engine.platform.cudnn import prefer_torchs_cudnn
 
 
 def obstacle(module: str) -> str | None:
-    """Why ``module`` cannot be imported; None where it can."""
+    """Return why ``module`` cannot be imported; None where it can."""
     try:
         import_module(module)
     except Exception as error:  # Transformer Engine also raises RuntimeError and AssertionError

@@ -22,7 +22,7 @@ class Results:
         self.failed = False
 
     def add(self, asked: Step, status: str, reason: str | None, seconds: float = 0) -> None:
-        """Tell and keep how a step ended."""
+        """Print how a step ended, and write it to the summary and the archive."""
         told = f"{status} after {seconds:.0f} s" if seconds else status
         print(f"== {asked.name}: {told}" + (f" ({reason})" if reason else ""), flush=True)
         self.failed |= status not in ("passed", "skipped")
@@ -36,7 +36,7 @@ class Results:
             self._pack(self._archive)
 
     def _pack(self, archive: Path) -> None:
-        """Files may change meanwhile, so that each is read whole before its header is written."""
+        """Write the archive; files may change meanwhile: each is read whole before its header."""
         unfinished = archive.with_name(archive.name + ".part")
         with tarfile.open(unfinished, "w:gz") as packed:
             for file in sorted(self._out.rglob("*")):

@@ -42,7 +42,7 @@ class Running:
             )
 
     def has_ended(self) -> bool:
-        """Also end it where its time is over."""
+        """Return whether the step has ended; where its time is over, stop it."""
         if self._process.poll() is not None:
             self._signal(signal.SIGKILL)  # processes that it left behind
             return True
@@ -101,7 +101,7 @@ def run(waiting: deque[Step], out: Path, results: Results, until: float, jobs: i
 
 
 def fits(asked: Step, running: list[Running], jobs: int) -> bool:
-    """Benchmarks run alone: what runs beside them would be measured as well."""
+    """Return whether ``asked`` may start now: tests run side by side, benchmarks alone."""
     tests = all(name in TESTS for name in (asked.name, *(one.step.name for one in running)))
     return not running or (tests and len(running) < jobs)
 

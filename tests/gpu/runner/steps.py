@@ -37,7 +37,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Training:
-    """What is asked of the benchmarks of training in place of their habits."""
+    """What is asked of the benchmarks of training in place of their defaults."""
 
     rows: list[str] | None = None
     options: list[str] = field(default_factory=list)
@@ -72,7 +72,7 @@ def _pytest(name: str, file: Path) -> list[str]:
 
 
 def _training(name: str, gpu: bool, asked: Training) -> tuple[list[str], list[str]]:
-    """Options and rows, beside the baseline; what the device cannot do says so itself."""
+    """Return options, and rows beside the baseline; the table says which the device cannot run."""
     models, rows = _TRAINING[name]
     sizes = "--samples 4 --median 20 --limit 64 --tokens-per-microbatch 64 --steps 1 --rounds 1"
     if gpu:
