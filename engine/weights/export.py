@@ -34,10 +34,19 @@ class Exporter:
             RunError: the folder cannot be written (on rank 0).
             ValueError: the model holds a tensor that no rule names, or lacks one.
         """
-        whole = self._gatherer.gather()
+        tensors = self.tensors()
         if dist.get_rank() == 0:
-            write_folder(folder, self._to_hugging_face(whole), self._source.path)
+            write_folder(folder, tensors, self._source.path)
         dist.barrier()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The whole weights as they are now, by Hugging Face name; on rank 0, elsewhere none.
+
+        Raises:
+            ValueError: the model holds a tensor that no rule names, or lacks one (on rank 0).
+        """
+        whole = self._gatherer.gather()
+        return self._to_hugging_face(whole) if dist.get_rank() == 0 else {}
 
     def _to_hugging_face(self, whole: dict[tuple[str, int | None], Tensor]) -> dict[str, Tensor]:
         if set(whole) != set(self._maps):

@@ -152,9 +152,9 @@ def test_a_bad_value_is_refused_before_anything_starts(
 
 
 def test_what_cannot_start_says_so(tmp_path: Path) -> None:
-    unknown = run("--fast")
-    assert unknown.returncode == 2 and unknown.stderr.startswith("usage:")
-    assert run(tmp_path, "one folder too many").returncode == 2
+    for words in (["--fast"], ["trainin"], [tmp_path, tmp_path / "one too many"]):
+        unknown = run(*words)
+        assert unknown.returncode == 2 and unknown.stderr.startswith("usage:"), words
     missing = run(tmp_path, R1_VENV=tmp_path / "none")
     assert missing.returncode == 2 and "no Python at" in missing.stderr
 

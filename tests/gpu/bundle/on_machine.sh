@@ -23,7 +23,7 @@ Environment variables:
   R1_LIMIT   seconds for all of this call, unpacking included; default: 540
   R1_LOADS   folder of the loads; default: .gpu-bundle/loads
   R1_ROOM    folder to unpack into; default: /tmp/r1
-  R1_BASE    the machine's Python; default: /opt/torch/.venv/bin/python3, else python3
+  R1_BASE    the machine's Python, which has torch; default: python3
 
 Exit status: run.sh's; 2 if nothing could start.
 TEXT
@@ -33,8 +33,7 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 out=$(realpath -m -- "${OUT:-results}")
 loads=$(realpath -m -- "${R1_LOADS:-.gpu-bundle/loads}")
 room=${R1_ROOM:-/tmp/r1}
-base=${R1_BASE:-/opt/torch/.venv/bin/python3}
-[[ -n ${R1_BASE:-} || -x $base ]] || base=$(command -v python3)
+base=${R1_BASE:-$(command -v python3)}
 [[ $base == /* ]] || base=$PWD/$base
 limit=${R1_LIMIT:-540}
 steps=() rebuild=
@@ -103,6 +102,7 @@ toolkit() {
 
 rebuild() {
     [[ -d $room/te-torch ]] || fail "rebuild needs the load te-source"
+    ((limit > SECONDS)) || fail "unpacking took all of the time"
     if ! timeout $((limit - SECONDS)) make -f "$here/te_torch.mk" -j "$(nproc)" PYTHON="$base" \
         SOURCE="$room/te-torch" BUILD="$room/build-te" > "$out/rebuild.log" 2>&1; then
         tail -n 20 "$out/rebuild.log" >&2
@@ -113,6 +113,7 @@ rebuild() {
     echo "rebuilt after $SECONDS s"
 }
 
+[[ $limit =~ ^[1-9][0-9]*$ ]] || fail "R1_LIMIT must be a whole number of at least 1, not '$limit'"
 [[ -f $base && -x $base ]] || fail "no Python at $base: name one in R1_BASE"
 mkdir -p "$out" "$room/parts" "$room/site" || fail "cannot write to $out and $room"
 for load in "$loads"/*/; do

@@ -25,7 +25,7 @@ Steps; by default twin te check pack. A later call adds more: prepare.sh sglang 
 Environment variables:
 
   R1_PYTHON   a Python 3.12 with its headers; default: the first that is found
-  R1_JOBS     compilers at a time; default: one for each core
+  R1_COMPILERS     compilers at a time; default: one for each core
   R1_ALL_ARCHITECTURES
               not empty: leave Transformer Engine's library as it is; about three loads, not one
 
@@ -131,7 +131,7 @@ make_twin() {
 }
 
 make_te() {
-    local version
+    local version build
     version=$(sed -n 's/^transformer_engine==//p' "$here/lists/carried.txt")
     download carried
     install carried site-te
@@ -147,9 +147,10 @@ make_te() {
         tar -xzf transformer_engine_torch-*.tar.gz --strip-components 1 -C te-torch.part
         mv te-torch.part te-torch
     fi
-    make -s -f "$here/te_torch.mk" -j "${R1_JOBS:-$(nproc)}" PYTHON="$python" SOURCE=te-torch \
-        BUILD=build-te
-    cp build-te/transformer_engine_torch*.so site-te/
+    build=build-te/torch-$(sed -n 's/^torch==//p' "$here/lists/twin.txt")
+    make -s -f "$here/te_torch.mk" -j "${R1_COMPILERS:-$(nproc)}" PYTHON="$python" SOURCE=te-torch \
+        BUILD="$build"
+    cp "$build"/transformer_engine_torch*.so site-te/
 }
 
 make_dali() {
@@ -206,6 +207,7 @@ check() {
 # their own and joined on the machine.
 pack() {
     local site name load
+    compgen -G 'site-*' > /dev/null || fail "nothing to pack in $work: name step te, sglang or dali"
     for site in site-*; do
         name=${site#site-}
         find "$site" -name __pycache__ -prune -exec rm -rf {} +
@@ -250,7 +252,7 @@ cd "$work"
 for step in "${steps[@]}"; do
     case $step in
         twin) once twin "$here/lists/twin.txt" ;;
-        te) once te "$here"/{lists/carried.txt,keep_one_arch.py,te_torch.mk} ;;
+        te) once te "$here"/{lists/carried.txt,lists/twin.txt,keep_one_arch.py,te_torch.mk} ;;
         dali | sglang) once "$step" "$here"/{lists/"$step".txt,keep_one_arch.py} ;;
         *) "$step" ;;
     esac

@@ -74,8 +74,7 @@ class Trainer:
 
     def named_tensors(self) -> list[tuple[str, Tensor]]:
         """All weights under Hugging Face names, on the trainer's device."""
-        whole = self.exporter._gatherer.gather()
-        return list(self.exporter._to_hugging_face(whole).items())
+        return list(self.exporter.tensors().items())
 
 
 @contextmanager

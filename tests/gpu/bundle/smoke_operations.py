@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
-from smoke_checks import CUDA, check, normal, same
+from smoke_checks import CUDA, FP8_BOUND, check, normal, same
 from torch import Tensor
 
 IN_TRITON = ("permutation", "permutation_with_merging", "sorting_of_chunks")
@@ -301,8 +301,9 @@ def fp8(name: str, *, parameters: bool = False) -> str:
         parts = zip(x.float().split(counts), weights[1:], strict=True)
         right = torch.cat([part @ w.float().t() for part, w in parts])
         leaves = [] if parameters else weights
-        said.append(same(alone, x.float() @ weights[0].float().t(), x, *leaves[:1]))
-        said.append(same(grouped, right, x, *leaves[1:]))
+        exact = x.float() @ weights[0].float().t()
+        said.append(same(alone, exact, x, *leaves[:1], bound=FP8_BOUND))
+        said.append(same(grouped, right, x, *leaves[1:], bound=FP8_BOUND))
     return "; ".join(said)
 
 

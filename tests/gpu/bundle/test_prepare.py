@@ -59,7 +59,7 @@ def prepare(*arguments: object, path: Path | None = None, **variables: object):
 def test_help_is_given_without_making_anything(tmp_path: Path) -> None:
     shown = prepare("--help", tmp_path / "made")
     assert shown.returncode == 0
-    for word in ("twin", "sglang", "R1_PYTHON", "R1_JOBS"):
+    for word in ("twin", "sglang", "R1_PYTHON", "R1_COMPILERS"):
         assert f" {word} " in shown.stdout
     assert not (tmp_path / "made").exists()
 

@@ -34,6 +34,7 @@ Runs the tests marked gpu and the benchmarks, and leaves in OUT_DIR (default: ar
                      time goes) and with each lever, log_probability, loading
   <step>.log         what each step printed
 
+  OUT_DIR            with a slash or a leading dot: another word is a step that does not exist
   STEP               tests, bench, or single steps, so that every call is short where calls have a
                      limit; a later call into the same folder adds to its summary. Default: all of
                      these but the last, which needs sglang
@@ -119,7 +120,7 @@ def read_arguments(arguments: list[str]) -> tuple[Path, list[str]]:
             names += GROUPS.get(argument, [argument])
         else:
             folders.append(argument)
-    if len(folders) > 1 or any(folder.startswith("-") for folder in folders):
+    if len(folders) > 1 or not all("/" in name or name.startswith(".") for name in folders):
         print(USAGE, end="", file=sys.stderr)
         sys.exit(2)
     out = Path(*folders) if folders else ROOT / "artefacts" / f"gpu-{date.today()}"
