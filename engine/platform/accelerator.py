@@ -93,7 +93,7 @@ def prepare(local_rank: int = 0) -> None:
         # Packed rows and experts' shares of them differ in length from step to step: blocks of a
         # fixed size would be cut into pieces that fit nothing. Read at the first allocation.
         os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
-        # One kernel for all experts in 16 bits. With cuBLAS's, one each, an H100 waits for its host:
+        # One kernel for all experts in 16 bits. cuBLAS's, one each, let an H100 wait for its host:
         # 1.18x the seconds with 16 experts of Qwen3-30B-A3B (tests/gpu/results.md).
         # Transformer Engine 2.11 reads this at every product; it has that kernel for Hopper only.
         os.environ.setdefault("NVTE_USE_CUTLASS_GROUPED_GEMM", "1")
