@@ -125,6 +125,21 @@ class TrainingConfig(Section):
         """
         return self.dtype if self.fp8 == "none" else "fp8"
 
+    @property
+    def recomputed(self) -> tuple[RecomputedModule, ...]:
+        """What selective recomputation drops, as far as the model has it; nothing without it.
+
+        The default is DeepSeek-V3's choice (arXiv 2412.19437, section 3.2.3), less what delayed
+        scales would count a second time in the second forward pass.
+        """
+        if self.recompute != "selective":
+            return ()
+        if self.recompute_modules is not None:
+            return self.recompute_modules
+        if self.fp8 == "delayed":
+            return ("mla_up_proj",)
+        return ("layernorm", "moe_act", "mla_up_proj")
+
     @field_validator("optimizer_offload")
     @classmethod
     def _offload_has_copies(cls, share: float, info: ValidationInfo) -> float:

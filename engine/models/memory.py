@@ -139,23 +139,20 @@ def kept_per_token(architecture: Mapping[str, Any], training: TrainingConfig, la
     if training.recompute == "full":
         return -(-element * hidden // training.recompute_layers)
     multiplied = 1 if training.fp8 != "none" else element
-    numbers = _Numbers(element, multiplied, _dropped(training, architecture))
-    norm = 0 if "layernorm" in numbers.dropped else multiplied * hidden
-    attention = element * hidden + norm + _attention(architecture, numbers)
-    return attention + element * hidden + norm + _feed_forward(architecture, layer, numbers)
+    numbers = _Numbers(element, multiplied, frozenset(training.recomputed))
+    inputs = 2 * element * hidden  # of both norms
+    attention = _attention(architecture, numbers)
+    return inputs + attention + _feed_forward(architecture, layer, numbers)
 
 
-def _dropped(training: TrainingConfig, architecture: Mapping[str, Any]) -> frozenset[str]:
-    if training.recompute != "selective":
-        return frozenset()
-    if training.recompute_modules is not None:
-        return frozenset(training.recompute_modules)
-    latent = {"mla_up_proj"} if architecture.get("multi_latent_attention") else set()
-    return frozenset(latent if training.fp8 == "delayed" else {"layernorm", "moe_act", *latent})
+def _norm(architecture: Mapping[str, Any], numbers: _Numbers, *, alone: bool) -> int:
+    """What a norm hands on; it is recomputed only where it stands ``alone``, not in a linear."""
+    again = alone and "layernorm" in numbers.dropped
+    return 0 if again else numbers.multiplied * int(architecture["hidden_size"])
 
 
 def _attention(architecture: Mapping[str, Any], numbers: _Numbers) -> int:
-    """Between the norm before it and the sum with the residual."""
+    """From the norm before it to the sum with the residual."""
     heads = architecture["num_attention_heads"]
     statistics = 0 if "core_attn" in numbers.dropped else _FLOAT32 * heads
     if architecture.get("multi_latent_attention"):
@@ -166,28 +163,34 @@ def _attention(architecture: Mapping[str, Any], numbers: _Numbers) -> int:
         compressed = (numbers.element + numbers.multiplied) * ranks  # before and after their norms
         again = "mla_up_proj" in numbers.dropped
         upwards = 0 if again else numbers.element * (2 * query + keys_and_values)
-        return compressed + upwards + numbers.element * value + statistics
+        norm = _norm(architecture, numbers, alone=True)
+        return norm + compressed + upwards + numbers.element * value + statistics
     groups = architecture.get("num_query_groups") or heads
     size = architecture.get("kv_channels") or architecture["hidden_size"] // heads
     query, key = heads * size, groups * size
     together = query + 2 * key  # which the values are a view of
     rotated = query + key
-    return numbers.element * (together + rotated + query) + statistics
+    norm = _norm(architecture, numbers, alone=False)
+    return norm + numbers.element * (together + rotated + query) + statistics
 
 
 def _feed_forward(architecture: Mapping[str, Any], layer: int, numbers: _Numbers) -> int:
+    """From the norm before it to the sum with the residual."""
     hidden, columns = architecture["hidden_size"], architecture["ffn_hidden_size"]
-    if not sparse_layers(architecture)[layer]:
-        return 0 if "mlp" in numbers.dropped else _glu(columns, numbers)
+    sparse = sparse_layers(architecture)[layer]
+    norm = _norm(architecture, numbers, alone=sparse)
+    if not sparse:
+        return norm + (0 if "mlp" in numbers.dropped else _glu(columns, numbers))
     if "moe" in numbers.dropped:
-        return 0
+        return norm
     columns = architecture.get("moe_ffn_hidden_size") or columns
     activation = 0 if "moe_act" in numbers.dropped else numbers.multiplied * columns
     each = numbers.multiplied * hidden + numbers.element * 2 * columns + activation
     router = _ROUTER_COPIES * _FLOAT32 * architecture["num_moe_experts"] + numbers.element * hidden
     shared = architecture.get("moe_shared_expert_intermediate_size") or 0
     again = "shared_experts" in numbers.dropped
-    return router + architecture["moe_router_topk"] * each + (0 if again else _glu(shared, numbers))
+    experts = router + architecture["moe_router_topk"] * each
+    return norm + experts + (0 if again else _glu(shared, numbers))
 
 
 def _glu(columns: int, numbers: _Numbers) -> int:

@@ -180,7 +180,7 @@ def _recomputation(
 
 
 def _modules(training: TrainingConfig, architecture: Mapping[str, Any], grouped: bool) -> list[str]:
-    """What is recomputed; the default is DeepSeek-V3's choice (arXiv 2412.19437, section 3.2.3)."""
+    """What is recomputed of this model on this machine."""
     experts = bool(architecture.get("num_moe_experts"))
     # Transformer Engine's layers hold the norms before column-parallel linears; that of latent
     # attention and that of experts' layers stand alone (gpt_layer_specs.py).
@@ -197,9 +197,7 @@ def _modules(training: TrainingConfig, architecture: Mapping[str, Any], grouped:
         "moe_act": None if experts and grouped else "Transformer Engine's grouped experts",
     }
     if training.recompute_modules is None:
-        # Delayed scales would count a second forward pass of what these two feed.
-        cheap = () if training.fp8 == "delayed" else ("layernorm", "moe_act")
-        chosen = [module for module in (*cheap, "mla_up_proj") if not missing.get(module)]
+        chosen: list[str] = [module for module in training.recomputed if not missing.get(module)]
         if not chosen:
             raise RunError(
                 "training.recompute: selective finds nothing to recompute in this model with "

@@ -73,8 +73,9 @@ class Trainer:
         self.policy.parameters_changed()
 
     def named_tensors(self) -> list[tuple[str, Tensor]]:
-        """All weights under Hugging Face names, on the trainer's device."""
-        return list(self.exporter.tensors().items())
+        """All weights under Hugging Face names, on the trainer's device; the exporter's are not."""
+        device = torch.cuda.current_device()
+        return [(name, tensor.to(device)) for name, tensor in self.exporter.tensors().items()]
 
 
 @contextmanager

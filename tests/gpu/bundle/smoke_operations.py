@@ -6,12 +6,10 @@ multiples of 16. Every check imports Transformer Engine itself: whether it can b
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 
+import pytest
 import torch
 from smoke_checks import CUDA, FP8_BOUND, check, normal, same
 from torch import Tensor
@@ -100,19 +98,10 @@ def grouped_linear_by_cutlass() -> str:
 
     It has groups of one inner size only, so the weights' gradients say "Fallback to cuBLAS".
     """
-    with variables(NVTE_USE_CUTLASS_GROUPED_GEMM="1", NVTE_CUTLASS_GROUPED_GEMM_WARN_FALLBACK="1"):
+    with pytest.MonkeyPatch.context() as patch:  # its library reads them at every call
+        patch.setenv("NVTE_USE_CUTLASS_GROUPED_GEMM", "1")
+        patch.setenv("NVTE_CUTLASS_GROUPED_GEMM_WARN_FALLBACK", "1")
         return grouped_linear()
-
-
-@contextmanager
-def variables(**given: str) -> Iterator[None]:
-    """Environment variables that Transformer Engine's library reads at every call."""
-    os.environ.update(given)
-    try:
-        yield
-    finally:
-        for name in given:
-            del os.environ[name]
 
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

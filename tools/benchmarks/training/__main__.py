@@ -160,8 +160,9 @@ def _turn(
         turns.outcome, turns.reason = "refused", first.reason
         return
     turns.seconds += first.seconds
-    if accelerator.has_gpu():
-        turns.derived_bytes = _derived(case, layout, training, first)
+    if turns.derived_bytes is None and accelerator.has_gpu():
+        memory = training_memory(case.model, layout, training, first.row_tokens)
+        turns.derived_bytes = memory.total
     turns.profile = turns.profile or first.profile
     turns.loss, turns.microbatches, turns.kernels = (
         first.losses[-1],
@@ -185,10 +186,6 @@ def _sentence(error: ValueError) -> str:
 def _progress(what: str, turns: Turns) -> None:
     how = f"{turns.seconds[-1]:.3f} s" if turns.outcome == "measured" else turns.outcome
     print(f"  {what}: {how}", file=sys.stderr, flush=True)
-
-
-def _derived(case: Case, layout: LayoutConfig, training: TrainingConfig, measured: Measured) -> int:
-    return training_memory(case.model, layout, training, measured.row_tokens).total
 
 
 def _chosen(names: Sequence[str]) -> list[Variant]:
