@@ -5,12 +5,8 @@ Programs of their own: the order of first uses decides, and pytest's process has
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from fresh_process import run
 
 CONTEXT = """
 from engine.platform import accelerator
@@ -34,18 +30,6 @@ rotary = AutoModelForCausalLM.from_pretrained(folder).model.rotary_emb
 computed, _ = rotary.compute_default_rope_parameters(rotary.config)
 assert torch.equal(rotary.inv_freq, computed), rotary.inv_freq
 """
-
-
-def run(program: str, *arguments: object) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.slow

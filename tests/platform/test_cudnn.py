@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import subprocess
-import sys
 from pathlib import Path
 
+import pytest
+from fresh_process import run
+
+pytestmark = pytest.mark.skipif(not shutil.which("gcc"), reason="no gcc")
 PROGRAM = """
 import ctypes, os, sys
 from engine.platform.cudnn import prefer_torchs_cudnn
@@ -32,20 +35,8 @@ def library(folder: Path, answer: int) -> Path:
 
 def answers(tmp_path: Path, *loaded: Path) -> list[str]:
     """CUDNN_HOME, and which part a process finds that has ``loaded`` a library before."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *map(str, loaded)],
-        env={
-            **os.environ,
-            "PYTHONPATH": str(Path.cwd()),
-            "LD_LIBRARY_PATH": str(library(tmp_path / "system", 2)),
-        },
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
+    system = library(tmp_path / "system", 2)
+    return run(PROGRAM, *loaded, LD_LIBRARY_PATH=str(system)).stdout.split()
 
 
 def test_every_part_is_torchs_and_not_the_systems(tmp_path: Path) -> None:

@@ -6,12 +6,10 @@ Processes of their own, with packages that have Apex's names: megatron chooses w
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from fresh_process import run
 
 from engine.platform.kernels import line, maker
 
@@ -67,15 +65,7 @@ def kernels_and_log(
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    done = subprocess.run(
-        [sys.executable, "-c", before + PROGRAM],
-        env={**os.environ, "PYTHONPATH": f"{folder}:{Path.cwd()}", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = run(before + PROGRAM, paths=(folder,))
     found: dict[str, str] = json.loads(done.stdout.strip().splitlines()[-1])
     return found, done.stderr
 

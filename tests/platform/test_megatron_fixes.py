@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from fresh_process import run
 
 from engine.platform import accelerator, kernels
 
@@ -48,15 +44,7 @@ assert moved.flatten().tolist() == [3, 4, 5, 0, 1, 2]
 
 @pytest.mark.slow
 def test_chunks_are_sorted_unless_they_come_from_one_rank() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", ORDER],
-        env={**os.environ, "PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run(ORDER)
 
 
 def test_gradients_accumulate_in_the_products_of_transformer_engines_layers(
