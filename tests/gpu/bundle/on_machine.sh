@@ -67,7 +67,8 @@ unpack() {
 import lzma, sys, tarfile
 with lzma.open(sys.stdin.buffer) as contents:
     with tarfile.open(fileobj=contents, mode="r|", bufsize=1 << 20) as packed:
-        packed.extractall(sys.argv[1], filter="tar")' "$room" \
+        packed.extraction_filter = getattr(tarfile, "tar_filter", None)  # Python 3.11.4 and later
+        packed.extractall(sys.argv[1])' "$room" \
         || fail "$name cannot be unpacked into $room"
     touch "$room/unpacked-$name"
     echo "unpacked $name after $SECONDS s"
