@@ -18,14 +18,14 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel
 
-from engine.config.loading import load
 from engine.config.process import Ports, Process
+from engine.config.reader.loading import load
 from engine.errors import RunError, clear_errors
-from launchers import log_tail, out_of_memory, run_folder
+from launchers import log_tail, run_folder
 from launchers.failure import Death, sentence
 from launchers.guardian import GUARDIAN_DIED, run_guarded
 from launchers.ports import LoopbackPorts
-from launchers.process_tree import die_with_parent
+from launchers.process_tree import die_with_parent, out_of_memory_kills
 from launchers.supervisor import Ending, Failed, Finished, Stopped, Supervisor
 
 _GOES_ON = "the next start of the same command goes on from the last checkpoint"
@@ -107,12 +107,12 @@ def _parser() -> argparse.ArgumentParser:
 def _supervise(processes: Sequence[Process], logs: Path) -> int:
     """Run ``processes`` to their end, say how it went, and return the exit status."""
     supervisor = Supervisor(logs)
-    kills_before = out_of_memory.kills()
+    kills_before = out_of_memory_kills()
     try:
         ending = supervisor.run(processes, _announce)
         for survivor in supervisor.survivors:
             _say(f"{survivor} does not end, not even by SIGKILL: it hangs in the kernel")
-        return _report(ending, logs, out_of_memory.kills() > kills_before)
+        return _report(ending, logs, out_of_memory_kills() > kills_before)
     except RunError as error:
         return _fail(str(error))
 

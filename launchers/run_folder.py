@@ -12,7 +12,7 @@ import psutil
 import yaml
 from pydantic import BaseModel
 
-from engine.config.loading import save
+from engine.config.reader.loading import save
 from engine.errors import RunError
 
 _CLEAN_UP_SECONDS = 10.0

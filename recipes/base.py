@@ -12,8 +12,8 @@ import json
 import os
 import sys
 
-from engine.config.command_line import read
 from engine.config.process import Ports, Process
+from engine.config.reader.command_line import read
 from engine.errors import RunError, clear_errors
 from recipes.base_config import BaseConfig
 
@@ -31,7 +31,7 @@ def processes(config: Config, ports: Ports) -> list[Process]:
     """
     if is_made(config):
         return []
-    from engine.models.numerics import check_machine
+    from engine.models.transformer_config_args import check_machine
 
     check_machine(config.training)
     shared = {

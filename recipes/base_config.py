@@ -6,13 +6,11 @@ from pathlib import Path
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from engine.config.checkpoint import CheckpointConfig
-from engine.config.data import DataConfig
 from engine.config.layout import LayoutConfig
-from engine.config.levers import check_levers
-from engine.config.optimizer import OptimizerConfig
 from engine.config.section import Section
+from engine.config.trainer import CheckpointConfig, DataConfig, OptimizerConfig
 from engine.config.training import TrainingConfig
+from engine.config.training_layout import check_training_fits_layout
 from recipes.chain_task.corpus import CorpusConfig, Stage
 
 
@@ -60,7 +58,7 @@ class BaseConfig(Section):
     @classmethod
     def _levers_fit(cls, training: TrainingConfig, info: ValidationInfo) -> TrainingConfig:
         if "layout" in info.data:
-            check_levers(training, info.data["layout"])
+            check_training_fits_layout(training, info.data["layout"])
         return training
 
     @field_validator("stages")

@@ -19,19 +19,16 @@ from engine.algorithms.learning_rate import learning_rate
 from engine.algorithms.next_token import next_token_loss
 from engine.checkpoint.checkpoints import Checkpoints
 from engine.checkpoint.training_state import TrainingState
-from engine.config.levers import row_multiple
 from engine.config.model_sizes import model_sizes
+from engine.config.training_layout import row_multiple
 from engine.data.batches import Batch, BatchReader
 from engine.data.loader import open_loader
 from engine.data.order import in_turn
 from engine.data.packing import PackedRow, pack
 from engine.errors import RunError
-from engine.models.hugging_face import HuggingFaceFolder
-from engine.models.numerics import kernels_of
-from engine.models.shards import unwrap
+from engine.models.transformer_config_args import kernels_of
 from engine.monitoring import metric_names as names
 from engine.monitoring.console import NEXT_TOKEN, Console
-from engine.monitoring.files import replace_text
 from engine.monitoring.recorder import Recorder
 from engine.parallel.groups import (
     counts_its_tokens,
@@ -40,10 +37,13 @@ from engine.parallel.groups import (
     process_groups,
 )
 from engine.parallel.rank_map import rank_map
+from engine.platform.files import replace_text
 from engine.platform.kernels import line as kernel_line
 from engine.training.forward import log_probabilities
-from engine.training.policy import Policy
+from engine.training.trained_model import TrainedModel
 from engine.weights.export import Exporter
+from engine.weights.hugging_face import HuggingFaceFolder
+from engine.weights.shards import unwrap
 from recipes.base_config import BaseConfig, StageConfig
 from recipes.chain_task.corpus import Corpus
 from recipes.chain_task.gate import forced_trace
@@ -97,9 +97,11 @@ class BaseRun:
     def _state(self) -> TrainingState:
         return TrainingState(self.policy.chunks, self.policy.optimizer)
 
-    def _new_policy(self) -> Policy:
+    def _new_policy(self) -> TrainedModel:
         config = self.config
-        return Policy(self.source.config, config.layout, self.stage.optimizer, config.training)
+        return TrainedModel(
+            self.source.config, config.layout, self.stage.optimizer, config.training
+        )
 
     def batches(self) -> Generator[Batch, None, None]:
         """Load the batches from the first step to the last; a stage's first document is its own."""

@@ -9,22 +9,22 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from engine.algorithms.advantages import group_advantages, groups_without_signal
+from engine.algorithms.advantages import group_advantages, zero_variance_groups
 from engine.algorithms.aggregation import sequence_mean_weights, weighted_sum
 from engine.algorithms.grpo import grpo_loss
 from engine.config.grpo import GrpoConfig
 from engine.config.layout import LayoutConfig
-from engine.config.levers import row_multiple
 from engine.config.training import TrainingConfig
+from engine.config.training_layout import row_multiple
 from engine.data.minibatches import Minibatch, plan_minibatches
 from engine.data.packing import PackedRow, pack, padded_length
 from engine.parallel.groups import data_rank, data_ranks
 from engine.rollout.sample import Sample
 from engine.training.forward import log_probabilities
 from engine.training.parity import Comparison, behind_ties, compare, over_ranks
-from engine.training.policy import Policy
 from engine.training.reference import Reference
 from engine.training.routing_margin import RoutingMargins
+from engine.training.trained_model import TrainedModel
 
 
 @dataclass
@@ -56,7 +56,7 @@ class GrpoBatch:
 
     Attributes:
         minibatches: in the order they are trained on.
-        silent_groups: groups whose rewards are all equal; their advantages are exactly 0.
+        zero_variance_groups: groups whose rewards are all equal; their advantages are exactly 0.
         comparison: how old log-probabilities compare with the sampler's, over all ranks.
     """
 
@@ -77,7 +77,7 @@ class GrpoBatch:
         rewards = torch.tensor([sample.reward for sample in samples])
         groups = torch.tensor([sample.group for sample in samples])
         advantages = group_advantages(rewards, groups)
-        self.silent_groups = groups_without_signal(rewards, groups)
+        self.zero_variance_groups = zero_variance_groups(rewards, groups)
         self.comparison = Comparison()
         sizes = [(len(s.prompt_tokens), len(s.tokens)) for s in samples]
         plan = plan_minibatches(
@@ -111,7 +111,7 @@ class GrpoBatch:
     def _rows(self) -> list[GrpoRow]:
         return [row for minibatch in self.minibatches for row in minibatch.rows]
 
-    def score_policy(self, policy: Policy, tie: float) -> None:
+    def fill_old_logprobs(self, policy: TrainedModel, tie: float) -> None:
         """Fill in the old log-probabilities, and ``comparison``.
 
         Args:
@@ -133,7 +133,7 @@ class GrpoBatch:
                 compared += compare(name, ours, theirs, left_out)
         self.comparison = over_ranks(compared)
 
-    def score_reference(self, reference: Reference, policy: Policy) -> None:
+    def fill_reference_logprobs(self, reference: Reference, policy: TrainedModel) -> None:
         """Fill in the reference model's log-probabilities, scored as the policy's are."""
         found = reference.log_probabilities(self._rows, policy)
         for row, logp in zip(self._rows, found or [], strict=False):

@@ -12,8 +12,8 @@ import json
 import os
 import sys
 
-from engine.config.command_line import read
 from engine.config.process import Ports, Process
+from engine.config.reader.command_line import read
 from engine.errors import RunError, clear_errors
 from recipes.zero_config import ZeroConfig
 
@@ -30,10 +30,10 @@ def processes(config: Config, ports: Ports) -> list[Process]:
     """
     import torch
 
-    from engine.models.numerics import check_machine
+    from engine.models.transformer_config_args import check_machine
     from engine.platform.accelerator import has_gpu
-    from engine.rollout.gpus import gpus_of_servers
-    from engine.rollout.server import SERVERS_VARIABLE, servers
+    from engine.servers.command import SERVERS_VARIABLE, servers
+    from engine.servers.placement import gpus_of_servers
 
     check_machine(config.training)
     wanted, share = config.servers.count * config.servers.tp, config.servers.share_gpus

@@ -6,21 +6,15 @@ from pathlib import Path
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from engine.config.checkpoint import CheckpointConfig
-from engine.config.evaluation import EvaluationConfig
 from engine.config.grpo import GrpoConfig
 from engine.config.inputs import ModelFolder, check_model_fits, inputs_wanted
 from engine.config.layout import LayoutConfig
-from engine.config.levers import check_levers
-from engine.config.monitoring import MonitoringConfig
-from engine.config.optimizer import OptimizerConfig
-from engine.config.parity import ParityConfig
-from engine.config.prompts import PromptsConfig
-from engine.config.rewards import RewardsConfig
-from engine.config.rollout import RolloutConfig
+from engine.config.sampler import EvaluationConfig, PromptsConfig, RewardsConfig, RolloutConfig
 from engine.config.section import Section
 from engine.config.servers import ServersConfig
+from engine.config.trainer import CheckpointConfig, MonitoringConfig, OptimizerConfig, ParityConfig
 from engine.config.training import TrainingConfig
+from engine.config.training_layout import check_training_fits_layout
 
 
 class ZeroConfig(Section):
@@ -54,7 +48,7 @@ class ZeroConfig(Section):
     @classmethod
     def _levers_fit(cls, training: TrainingConfig, info: ValidationInfo) -> TrainingConfig:
         if "layout" in info.data:
-            check_levers(training, info.data["layout"])
+            check_training_fits_layout(training, info.data["layout"])
         return training
 
     @field_validator("rollout")

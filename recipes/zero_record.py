@@ -8,22 +8,22 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from engine.data.tokenizer import Tokenizer
-from engine.models.hugging_face import HuggingFaceFolder
-from engine.models.numerics import kernels_of
+from engine.models.transformer_config_args import kernels_of
 from engine.monitoring import metric_names as names
 from engine.monitoring.console import REINFORCEMENT, Console
 from engine.monitoring.environment import describe_environment
-from engine.monitoring.files import replace_json
 from engine.monitoring.metrics_file import read_metrics
 from engine.monitoring.mfu import gpu_metrics
 from engine.monitoring.recorder import METRICS_FILE, Recorder
 from engine.monitoring.report import Report, write_report
-from engine.monitoring.shown_samples import ShownSample
+from engine.monitoring.sample_view import SampleView
 from engine.monitoring.summary import EvaluationResult, summarize
 from engine.platform import accelerator
+from engine.platform.files import replace_json
 from engine.rollout.evaluation import evaluate
 from engine.rollout.sample import Sample
 from engine.rollout.store import RolloutStore
+from engine.weights.hugging_face import HuggingFaceFolder
 from recipes.step_work import devices, step_work
 from recipes.zero_config import ZeroConfig
 
@@ -132,8 +132,8 @@ class ZeroRecord:
         self.console.close()
         self.recorder.close()
 
-    def _shown(self, sample: Sample) -> ShownSample:
-        return ShownSample(
+    def _shown(self, sample: Sample) -> SampleView:
+        return SampleView(
             prompt_id=sample.prompt_id,
             prompt=self.tokenizer.decode(sample.prompt_tokens),
             response=sample.text,

@@ -6,7 +6,7 @@ import logging
 
 from engine.rollout.control import control_address
 from engine.rollout.sampler import SamplerPlan, run_sampler
-from engine.rollout.server import server_urls
+from engine.servers.command import server_urls
 from recipes.zero_config import ZeroConfig
 
 

@@ -15,24 +15,24 @@ from engine.algorithms.learning_rate import learning_rate
 from engine.checkpoint.checkpoints import Checkpoints
 from engine.checkpoint.training_state import TrainingState
 from engine.config.model_sizes import model_sizes
-from engine.models.hugging_face import HuggingFaceFolder
-from engine.models.load import load as load_weights
-from engine.models.numerics import kernels_of
+from engine.models.transformer_config_args import kernels_of
 from engine.monitoring import metric_names as names
 from engine.monitoring.phases import Phases
-from engine.monitoring.waiting import wait_for
 from engine.parallel.groups import process_groups
 from engine.parallel.rank_map import rank_map
 from engine.platform.kernels import line as kernel_line
+from engine.platform.waiting import wait_for
 from engine.rollout.control import Control, control_address
 from engine.rollout.sample import Sample
-from engine.rollout.server import server_urls
 from engine.rollout.store import RolloutStore
-from engine.rollout.weight_update import update_from_disk
+from engine.servers.command import server_urls
 from engine.training import parity
-from engine.training.policy import Policy
 from engine.training.reference import Reference
+from engine.training.trained_model import TrainedModel
 from engine.weights.export import Exporter
+from engine.weights.hugging_face import HuggingFaceFolder
+from engine.weights.load import load as load_weights
+from engine.weights.push.disk import update_from_disk
 from recipes.grpo_batch import GrpoBatch, loss_of
 from recipes.zero_config import ZeroConfig
 from recipes.zero_record import ZeroRecord
@@ -67,7 +67,7 @@ class ZeroRun:
         self.config = config
         self.phases = Phases(synchronize=torch.cuda.synchronize)
         source = HuggingFaceFolder(config.model)
-        self.policy = Policy(
+        self.policy = TrainedModel(
             source.config,
             config.layout,
             config.optimizer,
@@ -127,11 +127,11 @@ class ZeroRun:
                 seed=config.seed * 1_000_003 + step,  # another split in each step of each run
             )
         with self.phases("log_probabilities"):
-            batch.score_policy(self.policy, config.parity.routing_tie)
+            batch.fill_old_logprobs(self.policy, config.parity.routing_tie)
             worst = batch.comparison.worst
             parity.hold(worst, config.parity.max_logprob_difference, version=step)
         with self.phases("reference"):
-            batch.score_reference(self.reference, self.policy)
+            batch.fill_reference_logprobs(self.reference, self.policy)
         return batch
 
     def improve(self, step: int, batch: GrpoBatch) -> dict[str, float]:
@@ -163,7 +163,8 @@ class ZeroRun:
             names.LEARNING_RATE: rate,
             names.MAX_LOGPROB_DIFFERENCE: compared.worst.difference,
             names.BEHIND_ROUTING_TIES: compared.share_left_out,
-            names.GROUPS_WITHOUT_SIGNAL: batch.silent_groups / config.rollout.prompts_per_step,
+            names.ZERO_VARIANCE_GROUPS: batch.zero_variance_groups
+            / config.rollout.prompts_per_step,
         }
 
     def push(self, version: int) -> None:

@@ -14,8 +14,10 @@ ROOT = Path(__file__).parents[1]
 TIERS = (
     {"launchers", "tools"},
     {"recipes"},
-    {"engine.training", "engine.rollout", "engine.weights", "engine.checkpoint"},
-    {"engine.models", "engine.data", "engine.rewards"},
+    {"engine.run"},
+    {"engine.training", "engine.rollout", "engine.checkpoint"},
+    {"engine.weights"},
+    {"engine.models", "engine.data", "engine.rewards", "engine.servers"},
     {"engine.parallel", "engine.algorithms", "engine.monitoring"},
     {"engine.platform", "engine.config"},
 )
@@ -115,7 +117,7 @@ HEAVY = {"torch", "megatron", "numpy", "sglang", "transformers", "pyarrow"}
 @pytest.mark.parametrize(
     "modules",
     [
-        sorted(module_of(file) for file in (ROOT / "engine" / "config").glob("*.py")),
+        sorted(module_of(file) for file in (ROOT / "engine" / "config").rglob("*.py")),
         ["recipes.zero_config"],
         ["recipes.zero"],
         ["launchers.local"],

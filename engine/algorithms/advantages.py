@@ -36,7 +36,7 @@ def group_advantages(rewards: Tensor, groups: Tensor) -> Tensor:
     return advantages.to(rewards.dtype)
 
 
-def groups_without_signal(rewards: Tensor, groups: Tensor) -> int:
+def zero_variance_groups(rewards: Tensor, groups: Tensor) -> int:
     """Count the groups whose rewards are all equal, so that every advantage in them is 0.
 
     Arguments and errors as in :func:`group_advantages`.

@@ -1,4 +1,4 @@
-"""Group Relative Policy Optimization: the loss that DeepSeek-R1-Zero was taught with."""
+"""Group Relative TrainedModel Optimization: the loss that DeepSeek-R1-Zero was taught with."""
 
 from __future__ import annotations
 

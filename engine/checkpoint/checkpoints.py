@@ -12,11 +12,11 @@ import torch
 import torch.distributed as dist
 
 from engine.checkpoint import loading, manifest, optimizer_state, random_state, training_state
-from engine.checkpoint.child import Child, Done, Failed, run_here
 from engine.checkpoint.files import Files, Planning, Written
 from engine.checkpoint.folders import CheckpointFolders
+from engine.checkpoint.forked_writer import Done, Failed, ForkedWriter, run_here
 from engine.checkpoint.training_state import TrainingState
-from engine.config.checkpoint import CheckpointConfig
+from engine.config.trainer import CheckpointConfig
 from engine.errors import RunError
 
 PAUSE_SECONDS = 0.01
@@ -29,11 +29,11 @@ class Save:
 
     step: int
     files: Files
-    writing: Child[Written] | Done[Written] | Failed
+    writing: ForkedWriter[Written] | Done[Written] | Failed
 
     def outcome(self) -> Done[Written] | Failed | None:
         """What became of this rank's writing; None while it goes on."""
-        return self.writing.outcome() if isinstance(self.writing, Child) else self.writing
+        return self.writing.outcome() if isinstance(self.writing, ForkedWriter) else self.writing
 
 
 class Checkpoints:
@@ -46,7 +46,7 @@ class Checkpoints:
     def __init__(self, root: Path, config: CheckpointConfig, seed: int) -> None:
         """Args:
         root: the run's ``checkpoints/`` folder, on a file system that all ranks share.
-        seed: the run's; see :func:`engine.checkpoint.random_state.seed_afresh`.
+        seed: the run's; see :func:`engine.checkpoint.random_state.reseed`.
         """
         self.folders = CheckpointFolders(root, config.keep)
         self._config, self._seed = config, seed
@@ -80,7 +80,7 @@ class Checkpoints:
         files = self._planning.plan(state, record, folder)
         files.take_snapshot()
         if self._config.asynchronous:
-            child = Child(files.write, self._config.write_seconds)
+            child = ForkedWriter(files.write, self._config.write_seconds)
             self._in_flight = Save(step, files, child)
         else:
             self._in_flight = Save(step, files, run_here(files.write))
@@ -163,7 +163,7 @@ class Checkpoints:
         """Stop the writing on every rank and tell all of them why."""
         save = self._in_flight
         assert save is not None
-        if isinstance(save.writing, Child):
+        if isinstance(save.writing, ForkedWriter):
             save.writing.kill()
         mine = outcome.reason if isinstance(outcome, Failed) else None
         reasons: list[str | None] = [None] * dist.get_world_size()
@@ -216,7 +216,7 @@ class Checkpoints:
     def _pass_over(self, damaged: list[tuple[int, str]], step: int) -> None:
         for newer, problem in damaged:
             aside = self._on_first_rank(
-                partial(self.folders.set_aside, newer), f"the damaged checkpoint of step {newer}"
+                partial(self.folders.quarantine, newer), f"the damaged checkpoint of step {newer}"
             )
             loading.say(
                 f"the checkpoint of step {newer} is damaged: {problem}; it now lies in {aside}, "

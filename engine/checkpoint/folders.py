@@ -16,7 +16,7 @@ import secrets
 import shutil
 from pathlib import Path
 
-from engine.monitoring.files import sync
+from engine.platform.files import sync
 
 
 class CheckpointFolders:
@@ -64,7 +64,7 @@ class CheckpointFolders:
         for old in self.steps()[: -self.keep]:
             _remove(self.folder(old))
 
-    def set_aside(self, step: int) -> Path:
+    def quarantine(self, step: int) -> Path:
         """Take the damaged checkpoint of ``step`` out of the row; where it lies now."""
         aside = self.folder(step).with_suffix(".damaged")
         shutil.rmtree(aside, ignore_errors=True)

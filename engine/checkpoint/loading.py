@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.core import CheckpointingException
@@ -18,10 +19,13 @@ from megatron.core.dist_checkpointing.validation import StrictHandling
 from torch.distributed.checkpoint.api import CheckpointException
 
 from engine.checkpoint import manifest, random_state, training_state
-from engine.checkpoint.child import reason
 from engine.checkpoint.files import RECORD
+from engine.checkpoint.forked_writer import reason
 from engine.checkpoint.training_state import TrainingState
 from engine.errors import RunError
+
+_OTHER = ("optimizer.", "reference.", "random")
+"""Beginnings of keys that are not the policy's weights."""
 
 
 def load(folder: Path, training: TrainingState, seed: int) -> dict[str, Any]:
@@ -41,9 +45,9 @@ def load(folder: Path, training: TrainingState, seed: int) -> dict[str, Any]:
         same_layout = record["layout"] == random_state.layout()
         request = training_state.sharded(training, with_random=same_layout)
         state = read(folder, request, beside=(random_state.KEY,))
-    training_state.put_back(training, state, record["updates"])
+    training_state.restore(training, state, record["updates"])
     if not same_layout:
-        random_state.seed_afresh(seed, record["step"])
+        random_state.reseed(seed, record["step"])
         say(f"checkpoint {folder} is of another layout: random generators are seeded afresh")
     progress: dict[str, Any] = record["progress"]
     return progress
@@ -106,3 +110,19 @@ def read(folder: Path, request: dict[str, Any], *, beside: tuple[str, ...]) -> d
         request, str(folder), strict=StrictHandling.IGNORE_ALL
     )
     return state
+
+
+def load_weights(chunks: Sequence[torch.nn.Module], folder: Path) -> None:
+    """Fill the parameters of this rank's model chunks from ``folder``; a collective.
+
+    The layout may be any, whatever the checkpoint was written for. Tensors come in the dtype of
+    the parameters.
+
+    Raises:
+        RunError: the checkpoint is damaged or belongs to another model.
+    """
+    if found := problem(folder):
+        raise RunError(f"checkpoint {folder} cannot be loaded: {found}")
+    with reading(folder):
+        state = read(folder, training_state.sharded_chunks(chunks), beside=_OTHER)
+    training_state.fill(chunks, state)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from engine.monitoring.files import replace_json
+from engine.platform.files import replace_json
 
 NAME = "manifest.json"
 _BLOCK = 1 << 20

@@ -7,7 +7,7 @@ does not load into one. Here only two things are saved: the tensors (master weig
 moment), under the checkpoint key of their parameter; and the number of updates, which is the same
 for all. Hyperparameters are configuration, not state, and stay those of the running optimizer.
 
-Each rank owns a range of each flattened parameter (ZeRO-1) and saves just that, as rectangles of
+Each rank owns a range of each flattened parameter (ZeRO-1) and saves just that, as shard_slices of
 the whole tensor: nothing is gathered and nothing copied. megatron's layout-independent form
 ("fully_reshardable") gathers everything on every rank instead, three float32 copies of the
 parameters, while training waits.
@@ -29,7 +29,7 @@ from megatron.core.optimizer import DistributedOptimizer
 from megatron.core.optimizer.cpu_offloading import HybridDeviceOptimizer
 from torch import Tensor
 
-from engine.checkpoint.rectangles import rectangles
+from engine.checkpoint.shard_slices import shard_slices
 
 KINDS = ("param", "exp_avg", "exp_avg_sq")
 """megatron's names for master weight, first moment, second moment."""
@@ -54,7 +54,7 @@ def sharded(optimizer: Any, model: dict[str, Any]) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def put_back(optimizer: Any, state: dict[str, Any], updates: int) -> None:
+def restore(optimizer: Any, state: dict[str, Any], updates: int) -> None:
     """Give the optimizer the loaded tensors of :func:`sharded`, and its number of updates."""
     for name, part, parameter, _, tensors in _ranges(optimizer):
         loaded = {k: torch.cat([t.flatten() for t in state[name][k]]) for k in KINDS}
@@ -117,7 +117,7 @@ def _pieces(
         end = begin + prod(whole.local_shape)
         lo, hi = max(start, begin), min(start + flat.numel(), end)
         at = lo - start
-        for offset, size in rectangles(whole.local_shape, lo - begin, hi - begin):
+        for offset, size in shard_slices(whole.local_shape, lo - begin, hi - begin):
             lead = whole.prepend_axis_num  # the expert's axis, which its parameter has not
             corner = whole.global_offset[lead:]
             shape = (*(1,) * lead, *size)

@@ -54,7 +54,7 @@ def restore(state: dict[str, Any]) -> None:
     tensor_parallel.get_cuda_rng_tracker().set_states(state["tracker"])
 
 
-def seed_afresh(seed: int, step: int) -> None:
+def reseed(seed: int, step: int) -> None:
     """Seed the generators for a run that goes on at ``step`` in another layout.
 
     Args:

@@ -11,8 +11,8 @@ from megatron.core.dist_checkpointing.dict_utils import nested_values
 from megatron.core.dist_checkpointing.utils import add_prefix_for_sharding
 
 from engine.checkpoint import optimizer_state, random_state
-from engine.models.shards import unwrap
 from engine.platform.quantised import any_quantised, dequantise, is_quantised
+from engine.weights.shards import unwrap
 
 EXTRA = "_extra_state"
 """End of the keys of what Transformer Engine keeps beside parameters: FP8 scales of the past."""
@@ -57,14 +57,14 @@ def sharded(training: TrainingState, *, with_random: bool) -> dict[str, Any]:
     return state
 
 
-def put_back(training: TrainingState, state: dict[str, Any], updates: int) -> None:
+def restore(training: TrainingState, state: dict[str, Any], updates: int) -> None:
     """Make model, optimizer, reference and random generators those of the loaded ``state``.
 
     Args:
         updates: how many the optimizer had made.
     """
     fill(training.chunks, state["model"])
-    optimizer_state.put_back(training.optimizer, state["optimizer"], updates)
+    optimizer_state.restore(training.optimizer, state["optimizer"], updates)
     if any_quantised(training.chunks):
         _round_masters(training)
     if training.reference:

@@ -76,7 +76,7 @@ class LayoutConfig(Section):
     def row_multiple(self) -> int:
         """Each packed row is padded to a multiple of this many tokens: tp ranks split its parts.
 
-        Levers may ask for more: ``engine.config.levers.row_multiple``.
+        Levers may ask for more: ``engine.config.training_layout.row_multiple``.
         """
         return self.sample_multiple * self.tp
 

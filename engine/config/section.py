@@ -10,8 +10,8 @@ class Section(BaseModel):
 
     Rules that relate several keys are field validators on the last of these keys, so that each is
     checked whenever the keys it speaks of are sound, whatever else is wrong. They raise
-    ``ValueError`` with ``expected ..., found ...``: :mod:`engine.config.loading` puts the key's
-    dotted path before it.
+    ``ValueError`` with ``expected ..., found ...``; :mod:`engine.config.reader.loading` puts the
+    key's dotted path before it.
     """
 
     model_config = ConfigDict(

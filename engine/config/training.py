@@ -2,8 +2,8 @@
 
 Most keys are levers: they trade memory against time and, in float32, change no number. Precision
 (``dtype``, ``fp8``) is the exception. A combination that cannot run is refused here, if the keys
-alone tell; :mod:`engine.config.levers` judges a layout's part, :mod:`engine.platform.precision` the
-hardware's and the model's.
+alone tell; :mod:`engine.config.training_layout` judges a layout's part, and
+:mod:`engine.platform.precision` the hardware's and the model's.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Protocol, Self
 
 import torch
 
-from engine.config.data import DataConfig
+from engine.config.trainer import DataConfig
 from engine.data.batches import Batch, BatchReader
 from engine.data.plain_loader import PlainLoader
 from engine.errors import RunError

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.data.packing import TokenIds
 from engine.errors import RunError
-from engine.monitoring.files import replace_text
+from engine.platform.files import replace_text
 
 TokenArray = npt.NDArray[np.unsignedinteger[Any]]
 

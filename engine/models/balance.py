@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch.distributed as dist
 from torch import Tensor
 
-from engine.models.token_marks import most_samples, padding_of, sample_of
+from engine.models.token_metadata import most_samples, padding_of, sample_of
 
 
 def sequence_balance(
@@ -26,7 +26,8 @@ def sequence_balance(
     Args:
         shares: [tokens, experts], the router's scores, made to add up to 1 for each token.
         chosen: [tokens, experts] bool.
-        marks: [tokens, 1 + bits] bool, see ``engine.models.token_marks``; padding does not count.
+        marks: [tokens, 1 + bits] bool, see ``engine.models.token_metadata``; padding does not
+            count.
         ranks_of_a_row: the ranks that hold the other tokens of these samples; None where none do.
 
     Returns:

@@ -13,10 +13,10 @@ from engine.config.layout import LayoutConfig
 from engine.config.stages import stage_layers
 from engine.config.training import TrainingConfig
 from engine.models.family import HuggingFaceConfig, family_of, head_dim
-from engine.models.gpt import PolicyModel
-from engine.models.layer_specs import becoming_modules, decoder_spec, mtp_spec
-from engine.models.numerics import numerics
+from engine.models.gpt import GPTBackbone
+from engine.models.layer_specs import decoder_spec, module_build_context, mtp_spec
 from engine.models.rope import ROPE_TYPES, inverse_frequencies, rope_settings, rotated_part
+from engine.models.transformer_config_args import transformer_config_args
 
 LATENT_NORM_EPSILON = 1e-6
 """Of the norms of compressed queries, keys and values in latent attention."""
@@ -24,7 +24,7 @@ LATENT_NORM_EPSILON = 1e-6
 
 def build(
     config: HuggingFaceConfig, layout: LayoutConfig, training: TrainingConfig
-) -> list[PolicyModel]:
+) -> list[GPTBackbone]:
     """The part of the model that this rank holds, randomly initialised, on its device.
 
     Args:
@@ -44,11 +44,11 @@ def build(
 
 def _chunk(
     config: HuggingFaceConfig, transformer: TransformerConfig, layout: LayoutConfig, stage: int
-) -> PolicyModel:
+) -> GPTBackbone:
     vp_stage = stage if layout.vpp > 1 else None
     place = {"ignore_virtual": False, "vp_stage": vp_stage}
-    with becoming_modules():
-        model = PolicyModel(
+    with module_build_context():
+        model = GPTBackbone(
             config=transformer,
             transformer_layer_spec=decoder_spec(transformer, vp_stage),
             mtp_block_spec=mtp_spec(transformer, vp_stage),
@@ -132,7 +132,7 @@ def transformer_config(
     return kind(
         **architecture,
         **_layout_arguments(layout, architecture["num_layers"], mtp),
-        **numerics(training, layout, architecture),
+        **transformer_config_args(training, layout, architecture),
     )
 
 

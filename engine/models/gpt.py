@@ -2,7 +2,7 @@
 
 Logits are never made here. At 32k tokens and 150k words a row's logits are the largest tensor of
 the whole step, and all that training wants of them are two numbers a token: log-probability and
-entropy. ``engine.training.scoring`` computes those from hidden states, chunk by chunk.
+entropy. ``engine.training.token_logprobs`` computes those from hidden states, chunk by chunk.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from engine.models.mtp import split_over_tensor_ranks
 MtpMode = Literal["off", "joint", "isolated"]
 
 
-class PolicyModel(GPTModel):
+class GPTBackbone(GPTModel):
     """One pipeline stage of the model.
 
     Attributes:
@@ -36,20 +36,20 @@ class PolicyModel(GPTModel):
     mtp_mode: MtpMode = "off"
     fetch_parameters: Callable[[], None] | None = None
 
-    def settle(self) -> None:
+    def wait_for_parameters(self) -> None:
         """Bring every parameter up to date."""
         if self.fetch_parameters is not None:
             self.fetch_parameters()
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """As any module's, of settled parameters."""
-        self.settle()
+        """As any module's, of up-to-date parameters."""
+        self.wait_for_parameters()
         state: dict[str, Any] = super().state_dict(*args, **kwargs)
         return state
 
     def sharded_state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """As any megatron module's, of settled parameters."""
-        self.settle()
+        """As any megatron module's, of up-to-date parameters."""
+        self.wait_for_parameters()
         state: dict[str, Any] = super().sharded_state_dict(*args, **kwargs)
         return state
 
@@ -111,7 +111,7 @@ class PolicyModel(GPTModel):
 
     def head_weight(self) -> Tensor:
         """This rank's rows of the output layer, [V / tp, h]: its own, or the tied embedding."""
-        self.settle()  # no module's forward pass reads them; all others have run by now
+        self.wait_for_parameters()  # no module's forward pass reads these
         if self.share_embeddings_and_output_weights:
             shared: Tensor = self.shared_embedding_or_output_weight()
             return shared

@@ -58,7 +58,7 @@ def mtp_spec(
     return MultiTokenPredictionBlockSubmodules(layer_specs=[layer] * depths)
 
 
-def becoming_modules() -> AbstractContextManager[None]:
+def module_build_context() -> AbstractContextManager[None]:
     """What specs are to be made into modules within."""
     if accelerator.has_transformer_engine():
         return nullcontext()

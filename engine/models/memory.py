@@ -16,7 +16,7 @@ from engine.config.layout import LayoutConfig
 from engine.config.training import TrainingConfig
 from engine.models.family import HuggingFaceConfig, family_of
 from engine.models.flops import sparse_layers
-from engine.models.holdings import Held, Holdings
+from engine.models.sharding import Sharding, TensorShard
 
 _FLOAT32 = 4
 _LINEAR = ("linear_fc1.weight", "linear_fc2.weight", "linear_qkv.weight", "_proj.weight")
@@ -60,10 +60,10 @@ def training_memory(
         RunError: the family is unknown or uses a feature megatron cannot express.
     """
     architecture = family_of(config).architecture(config)
-    holdings = Holdings(config, layout)
+    holdings = Sharding(config, layout)
     tokens = -(-row_tokens // (layout.tp * layout.cp))
     found = []
-    for place in holdings.places():
+    for place in holdings.rank_coordinates():
         if place.dp or place.cp or place.tp:
             continue  # alike
         kept = sum(
@@ -81,7 +81,9 @@ def training_memory(
     return max(found, key=lambda memory: memory.total)
 
 
-def _state(held: list[Held], layout: LayoutConfig, training: TrainingConfig) -> dict[str, int]:
+def _state(
+    held: list[TensorShard], layout: LayoutConfig, training: TrainingConfig
+) -> dict[str, int]:
     element = 2 if training.dtype == "bfloat16" else _FLOAT32
     trained = [piece for piece in held if not piece.whole.kind.float32]
     linear = sum(piece.elements for piece in trained if piece.whole.key.endswith(_LINEAR))

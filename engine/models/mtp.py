@@ -22,7 +22,7 @@ from megatron.core.transformer.multi_token_prediction import MultiTokenPredictio
 from megatron.core.utils import make_viewless_tensor
 from torch import Tensor
 
-from engine.models.token_marks import padding_of, with_padding
+from engine.models.token_metadata import padding_of, with_padding
 from engine.parallel.context_slices import ahead, row_order, slice_of
 
 
@@ -31,8 +31,8 @@ class PackedRowParams(PackedSeqParams):
     """A packed row's bounds, and what megatron does not hand on to the prediction layers.
 
     Attributes:
-        marks: [1, tokens, 1 + bits] bool (``engine.models.token_marks``); of this context-parallel
-            slice, not split over tensor-parallel ranks.
+        marks: [1, tokens, 1 + bits] bool (``engine.models.token_metadata``); of this
+            context-parallel slice, not split over tensor-parallel ranks.
     """
 
     marks: Tensor | None = None

@@ -1,8 +1,8 @@
 """The routers: softmax scores as megatron has them, and DeepSeek-V3's.
 
-Both take marks of tokens (``engine.models.token_marks``) where megatron speaks of a padding mask,
-and add the balance loss of each sample (``engine.models.balance``), weighted by megatron's
-``moe_aux_loss_coeff``.
+Both take the metadata of tokens (``engine.models.token_metadata``) where megatron speaks of a
+padding mask, and add the balance loss of each sample (``engine.models.balance``), weighted by
+megatron's ``moe_aux_loss_coeff``.
 
 DeepSeek-V3's has sigmoid scores, a bias for balance, and experts from a few groups only: technical
 report (arXiv 2412.19437), section 2.1.2, equations 12 to 16, and its node-limited routing. So has
@@ -23,7 +23,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
 from engine.models.balance import sequence_balance
-from engine.models.token_marks import padding_of
+from engine.models.token_metadata import padding_of
 
 
 class SoftmaxRouter(TopKRouter):

@@ -69,7 +69,7 @@ PLANS = (
     Plan(
         "Groups without signal",
         "share of groups whose rewards are all equal",
-        (Curve("share", names.GROUPS_WITHOUT_SIGNAL),),
+        (Curve("share", names.ZERO_VARIANCE_GROUPS),),
     ),
     Plan("Entropy", "nats per token", (Curve("entropy", names.ENTROPY),)),
     Plan("Gradient norm", "before clipping", (Curve("gradient norm", names.GRADIENT_NORM),)),

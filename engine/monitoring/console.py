@@ -12,7 +12,7 @@ from typing import TextIO
 from tqdm import tqdm
 
 from engine.monitoring import metric_names as names
-from engine.monitoring.closing import Closing
+from engine.platform.closing import Closing
 
 RECENT_LINES = 10
 

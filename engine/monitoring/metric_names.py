@@ -21,7 +21,7 @@ RESPONSE_LENGTH = "rollout/response_length"  # tokens
 RESPONSE_TOKENS = "rollout/tokens"  # tokens of all responses
 TRUNCATED = "rollout/truncated"  # share of samples that ran into the token limit
 REFLECTION = "rollout/reflection"  # share of samples with a word of second thought ("wait")
-GROUPS_WITHOUT_SIGNAL = "rollout/groups_without_signal"  # share of groups
+ZERO_VARIANCE_GROUPS = "rollout/zero_variance_groups"  # share of groups
 
 # Means over the updates of a step
 TRAINING_PREFIX = "training/"

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import RunError
-from engine.monitoring.closing import Closing
-from engine.monitoring.files import replace_bytes, writing
 from engine.monitoring.metric_names import STEP
+from engine.platform.closing import Closing
+from engine.platform.files import replace_bytes, writing
 
 
 class MetricsFile(Closing):

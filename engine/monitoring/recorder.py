@@ -9,10 +9,10 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import custom_scalars, histogram_raw, text
 
 from engine.monitoring import metric_names as names
-from engine.monitoring.closing import Closing
 from engine.monitoring.event_file import EventFile
 from engine.monitoring.metrics_file import MetricsFile
-from engine.monitoring.shown_samples import ShownSample
+from engine.monitoring.sample_view import SampleView
+from engine.platform.closing import Closing
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
@@ -52,7 +52,7 @@ class Recorder(Closing):
         scalars: Mapping[str, float],
         *,
         expert_load: Mapping[str, Sequence[float]] | None = None,
-        samples: Sequence[ShownSample] = (),
+        samples: Sequence[SampleView] = (),
     ) -> None:
         """Record one step; on return it is on disk.
 

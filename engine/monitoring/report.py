@@ -11,9 +11,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from engine.monitoring.charts import draw_charts
 from engine.monitoring.console import duration
-from engine.monitoring.files import replace_text
-from engine.monitoring.shown_samples import ShownSample
+from engine.monitoring.sample_view import SampleView
 from engine.monitoring.summary import EvaluationResult, seconds_by_phase
+from engine.platform.files import replace_text
 
 TEMPLATE = "report.html.jinja"
 
@@ -29,8 +29,8 @@ class Report:
     environment: Mapping[str, Any]  # of environment.json
     base: EvaluationResult | None = None
     final: EvaluationResult | None = None
-    first_samples: Sequence[ShownSample] = field(default=())  # answers of the base ...
-    last_samples: Sequence[ShownSample] = field(default=())  # ... and of the final weights
+    first_samples: Sequence[SampleView] = field(default=())  # answers of the base ...
+    last_samples: Sequence[SampleView] = field(default=())  # ... and of the final weights
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -100,10 +100,10 @@ def _compared(
 
 
 def _pairs(
-    first: Sequence[ShownSample], last: Sequence[ShownSample]
-) -> list[tuple[ShownSample, ShownSample]]:
+    first: Sequence[SampleView], last: Sequence[SampleView]
+) -> list[tuple[SampleView, SampleView]]:
     """Pair the two answers to each prompt that both evaluations have, in the first one's order."""
-    answers: dict[str, ShownSample] = {}
+    answers: dict[str, SampleView] = {}
     for sample in last:
         answers.setdefault(sample.prompt_id, sample)
     return [(sample, answers[sample.prompt_id]) for sample in first if sample.prompt_id in answers]

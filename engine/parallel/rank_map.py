@@ -18,7 +18,7 @@ LINES_SHOWN = 64
 
 
 @dataclass(frozen=True)
-class Place:
+class RankCoordinates:
     """One rank's place in the layout.
 
     Attributes:
@@ -39,7 +39,7 @@ class Place:
     experts: range
 
 
-def places(layout: LayoutConfig, model: ModelSizes) -> Iterator[Place]:
+def rank_coordinates(layout: LayoutConfig, model: ModelSizes) -> Iterator[RankCoordinates]:
     """The place of every rank, in their order.
 
     Raises:
@@ -54,7 +54,7 @@ def places(layout: LayoutConfig, model: ModelSizes) -> Iterator[Place]:
         dp, within_copy = divmod(within, layout.tp * layout.cp)
         cp, tp = divmod(within_copy, layout.tp)
         ep, etp = divmod(within % (layout.ep * layout.etp), layout.etp)
-        yield Place(
+        yield RankCoordinates(
             *(rank, tp, pp, cp, ep, etp, dp),
             layers=tuple(stages[pp :: layout.pp]),
             experts=range(ep * experts, (ep + 1) * experts),
@@ -65,7 +65,7 @@ def rank_map(layout: LayoutConfig, model: ModelSizes) -> str:
     """The map as a table, a line a rank: ``rank -> tp pp cp ep dp, layers, experts``."""
     header = "rank  tp  pp  cp  ep etp  dp  layers"
     lines = [header + ("        experts" if model.experts else "")]
-    for place in places(layout, model):
+    for place in rank_coordinates(layout, model):
         if place.rank == LINES_SHOWN:
             lines.append(f" ...  and {layout.processes - LINES_SHOWN} more in the same order")
             break

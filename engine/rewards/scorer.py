@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from engine.config.rewards import RewardsConfig
+from engine.config.sampler import RewardsConfig
 from engine.rewards import accuracy
 from engine.rewards.format import score_format
 from engine.rewards.score import Score
@@ -13,7 +13,7 @@ from engine.rewards.workers import WorkerPool
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class RewardResult:
     """Every reward's verdict on one answer, and ``reward``, the sum of weight times value."""
 
     scores: dict[str, Score]
@@ -41,7 +41,7 @@ class Scorer:
     async def __aexit__(self, *exception: object) -> None:
         await self._verifiers.__aexit__(*exception)
 
-    async def score(self, response: str, reference: str) -> Scored:
+    async def score(self, response: str, reference: str) -> RewardResult:
         """Judge the text of one response; call it for a whole group at once with asyncio.gather.
 
         Raises RunError if a worker cannot be started any more.
@@ -54,4 +54,4 @@ class Scorer:
             self._config.accuracy.weight * correct.value
             + self._config.format.weight * well_formed.value
         )
-        return Scored(scores={"accuracy": correct, "format": well_formed}, reward=reward)
+        return RewardResult(scores={"accuracy": correct, "format": well_formed}, reward=reward)

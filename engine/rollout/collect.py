@@ -13,27 +13,27 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from engine.errors import RunError
-from engine.rewards.scorer import Scored
-from engine.rollout.client import Completion, Sampling
+from engine.platform.waiting import first_error_itself
+from engine.rewards.scorer import RewardResult
 from engine.rollout.sample import Sample
 from engine.rollout.store import FinishedGroup, RolloutStore, StepSummary
-from engine.rollout.task_errors import first_error_itself
+from engine.servers.client import Completion, Sampling
 
 _NAMED = 8  # group ids in a heartbeat, before it says "and so many more"
 
 
 class Generator(Protocol):
-    """Where groups come from; :class:`engine.rollout.client.SamplingClient` in a run."""
+    """Where groups come from; :class:`engine.servers.client.SamplingClient` in a run."""
 
     async def generate(self, prompt: Sequence[int], sampling: Sampling) -> list[Completion]:
         """Return ``sampling.n`` completions within a limit of its own, or raise RunError."""
         ...
 
 
-class Judge(Protocol):
+class RewardFunction(Protocol):
     """What scores an answer; :class:`engine.rewards.scorer.Scorer` in a run."""
 
-    async def score(self, response: str, reference: str) -> Scored:
+    async def score(self, response: str, reference: str) -> RewardResult:
         """Return the verdicts within a limit of its own, or raise RunError."""
         ...
 
@@ -60,7 +60,7 @@ class Collector:
     def __init__(
         self,
         generator: Generator,
-        judge: Judge,
+        judge: RewardFunction,
         decode: Callable[[Sequence[int]], str],
         say: Callable[[str], None],
     ) -> None:

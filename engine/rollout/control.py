@@ -19,7 +19,7 @@ from typing import TypeVar
 from torch.distributed import TCPStore
 
 from engine.errors import RunError
-from engine.monitoring.waiting import wait_for
+from engine.platform.waiting import wait_for
 
 T = TypeVar("T")
 

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from engine.errors import RunError
+from engine.platform.waiting import first_error_itself
 from engine.rollout.control import Control
-from engine.rollout.task_errors import first_error_itself
 
 BEAT_SECONDS = 2.0
 

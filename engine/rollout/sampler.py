@@ -14,23 +14,20 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from engine.config.evaluation import EvaluationConfig
-from engine.config.prompts import PromptsConfig
-from engine.config.rewards import RewardsConfig
-from engine.config.rollout import RolloutConfig
+from engine.config.sampler import EvaluationConfig, PromptsConfig, RewardsConfig, RolloutConfig
 from engine.config.servers import ServersConfig
 from engine.data.prompts import Prompt, PromptSet
 from engine.data.templates import apply_template
 from engine.data.tokenizer import Tokenizer
 from engine.errors import RunError
-from engine.monitoring.waiting import wait_for_async
+from engine.platform.waiting import wait_for_async
 from engine.rewards.scorer import Scorer
-from engine.rollout.client import Sampling, SamplingClient, connect
 from engine.rollout.collect import Collector, GroupRequest
 from engine.rollout.control import Control
 from engine.rollout.evaluation import evaluate
 from engine.rollout.heartbeat import heartbeat
 from engine.rollout.store import RolloutStore, StepSummary
+from engine.servers.client import Sampling, SamplingClient, connect
 
 _log = logging.getLogger(__name__)
 

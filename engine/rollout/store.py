@@ -19,8 +19,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from engine.errors import RunError
+from engine.platform.durable import remove_folder, replacing
 from engine.rollout.columns import reward_names, samples_to_table, table_to_samples
-from engine.rollout.durable import remove_folder, replacing
 from engine.rollout.parquet import open_parquet, read_rows, write_tables
 from engine.rollout.sample import Sample
 

@@ -10,17 +10,17 @@ from megatron.core.distributed import DistributedDataParallel, DistributedDataPa
 from torch import Tensor
 
 from engine.config.training import TrainingConfig
-from engine.models.gpt import PolicyModel
+from engine.models.gpt import GPTBackbone
 
 
 def data_parallel(
-    chunks: Sequence[PolicyModel], training: TrainingConfig
+    chunks: Sequence[GPTBackbone], training: TrainingConfig
 ) -> list[DistributedDataParallel]:
     """Wrap this rank's chunks, and tell megatron's schedule when each may communicate.
 
     With ``overlap_param_gather`` a parameter that another rank updates is out of date until it has
     been fetched. The module that owns it waits for it in its forward pass; whoever reads weights in
-    another way gets there through :meth:`PolicyModel.settle`.
+    another way gets there through :meth:`GPTBackbone.wait_for_parameters`.
     """
     aligned = training.overlap_param_gather and len(chunks) > 1
     ddp = DistributedDataParallelConfig(
@@ -50,7 +50,7 @@ def data_parallel(
     return wrapped
 
 
-def let_go(chunk: DistributedDataParallel) -> None:
+def release(chunk: DistributedDataParallel) -> None:
     """Break the cycles that keep a wrapped chunk in memory after its last reference is gone.
 
     Python cannot see them, they lead through autograd's C++ graph: the hooks hang on the gradient

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from engine.data.packing import PackedRow
 from engine.models.mtp import PackedRowParams
-from engine.models.shards import unwrap
-from engine.models.token_marks import token_marks
+from engine.models.token_metadata import token_metadata
 from engine.parallel.context import my_slice
-from engine.training.scoring import Scorer
+from engine.training.token_logprobs import TokenLogProbs
+from engine.weights.shards import unwrap
 
 
 class Row(Protocol):
@@ -32,10 +32,10 @@ def hidden_states(chunk: torch.nn.Module, row: PackedRow) -> Tensor:
 
     Returns:
         [T', 1, h], T' = tokens / cp / tp: the activations for the next stage, or what
-        ``PolicyModel`` ends at.
+        ``GPTBackbone`` ends at.
     """
     mine = my_slice(row.cu_seqlens, len(row.tokens))
-    marks = token_marks(row.padding_mask, row.sample_numbers(), len(row.cu_seqlens) - 1)
+    marks = token_metadata(row.padding_mask, row.sample_numbers(), len(row.cu_seqlens) - 1)
     tokens, positions, marks = (
         values[None] if mine is None else values[mine][None]
         for values in (row.tokens, row.position_ids, marks)
@@ -48,7 +48,7 @@ def hidden_states(chunk: torch.nn.Module, row: PackedRow) -> Tensor:
         max_seqlen_kv=row.longest,
         marks=marks,
     )
-    # What megatron hands down to the routers under this name: see engine.models.token_marks.
+    # What megatron hands down to the routers under this name: see engine.models.token_metadata.
     out: Tensor = chunk(tokens, positions, None, packed_seq_params=packed, padding_mask=marks)
     return out
 
@@ -70,7 +70,7 @@ def run_schedule(
 
     Raises:
         ValueError: rows of an interleaved pipeline differ in length; packed to
-            ``engine.config.levers.row_multiple`` they do not.
+            ``engine.config.training_layout.row_multiple`` they do not.
     """
     lengths = {len(row.packed.tokens) for row in rows}
     if len(chunks) > 1 and len(lengths) > 1:
@@ -92,7 +92,7 @@ def run_schedule(
 
 
 def log_probabilities(
-    chunks: Sequence[torch.nn.Module], rows: Sequence[Row], scorer: Scorer
+    chunks: Sequence[torch.nn.Module], rows: Sequence[Row], scorer: TokenLogProbs
 ) -> list[Tensor] | None:
     """Log-probability of every label of every row, without gradients.
 

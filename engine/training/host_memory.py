@@ -26,7 +26,7 @@ class HostedParameters:
             parameter.data = home.pin_memory() if accelerator.has_gpu() else home
 
     @contextmanager
-    def visiting(self, device: torch.device | str | int) -> Iterator[None]:
+    def on_device(self, device: torch.device | str | int) -> Iterator[None]:
         """Within the block they are on ``device``; what is done to them there is lost.
 
         Their device memory is free again afterwards.

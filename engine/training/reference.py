@@ -11,11 +11,11 @@ from engine.config.layout import LayoutConfig
 from engine.config.training import TrainingConfig
 from engine.models.build import build
 from engine.models.family import HuggingFaceConfig
-from engine.models.full_precision import in_full_precision
-from engine.models.shards import unwrap
 from engine.training.forward import Row, log_probabilities
 from engine.training.host_memory import HostedParameters
-from engine.training.policy import Policy
+from engine.training.trained_model import TrainedModel
+from engine.weights.full_precision import in_full_precision
+from engine.weights.shards import unwrap
 
 
 class Reference:
@@ -49,16 +49,16 @@ class Reference:
         self._hosted = HostedParameters(self.chunks) if offload else None
 
     @torch.no_grad()
-    def refresh(self, policy: Policy, version: int) -> None:
+    def refresh(self, policy: TrainedModel, version: int) -> None:
         """Become a copy of ``policy`` as it is now, at weight version ``version``."""
         with in_full_precision(policy.chunks):
             for mine, trained in zip(self.chunks, policy.chunks, strict=True):
                 mine.load_state_dict(unwrap(trained).state_dict())
         self.version = version
 
-    def log_probabilities(self, rows: Sequence[Row], policy: Policy) -> list[Tensor] | None:
+    def log_probabilities(self, rows: Sequence[Row], policy: TrainedModel) -> list[Tensor] | None:
         """See :func:`engine.training.forward.log_probabilities`; scored as ``policy`` is."""
         if self._hosted is None:
             return log_probabilities(self.chunks, rows, policy.scorer)
-        with self._hosted.visiting(torch.cuda.current_device()):
+        with self._hosted.on_device(torch.cuda.current_device()):
             return log_probabilities(self.chunks, rows, policy.scorer)

@@ -18,8 +18,8 @@ from megatron.core.transformer.moe.router import TopKRouter
 from torch import Tensor
 
 from engine.data.packing import PackedRow
-from engine.monitoring.closing import Closing
 from engine.parallel.context import whole_row
+from engine.platform.closing import Closing
 from engine.training.forward import Row
 
 

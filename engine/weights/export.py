@@ -9,9 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from engine.models.hugging_face import HuggingFaceFolder, write_folder
-from engine.models.stored_maps import maps_of_folder
 from engine.weights.gather import Gatherer
+from engine.weights.hugging_face import HuggingFaceFolder, write_folder
+from engine.weights.tensor_maps import maps_of_folder
 
 
 class Exporter:

@@ -15,8 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from engine.models.full_precision import in_full_precision
-from engine.models.shards import Shard, shards, unwrap
+from engine.weights.full_precision import in_full_precision
+from engine.weights.shards import Shard, shards, unwrap
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Gatherer:
     def gather(self) -> dict[tuple[str, int | None], Tensor]:
         """Whole tensors on the CPU by (megatron key, expert) on rank 0; empty on the others."""
         for chunk in self._chunks:
-            unwrap(chunk).settle()
+            unwrap(chunk).wait_for_parameters()
         mine = self._pieces()
         if dist.get_rank() != 0:
             for dtype in _dtypes(self._plan[dist.get_rank()]):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.algorithms.advantages import group_advantages, groups_without_signal
+from engine.algorithms.advantages import group_advantages, zero_variance_groups
 from engine.errors import RunError
 
 REWARDS = st.sampled_from([0.0, 0.1, 1.0, 1.1, 2.0, -0.5])
@@ -20,7 +20,7 @@ def test_hand_computed_group() -> None:
     root = 1.5**0.5
     expected = torch.tensor([1.0, -1.0, -1.0, root, 0.0, -root, 1.0])
     torch.testing.assert_close(group_advantages(rewards, groups), expected)
-    assert groups_without_signal(rewards, groups) == 0
+    assert zero_variance_groups(rewards, groups) == 0
 
 
 @pytest.mark.parametrize("value", [0.1, 0.3, 1.1, 1e-30, 3e38])
@@ -31,7 +31,7 @@ def test_equal_rewards_give_exactly_zero(value: float, size: int) -> None:
     advantages = group_advantages(rewards, groups)
     assert advantages[:size].tolist() == [0.0] * size
     assert advantages[size:].tolist() == [-1.0, 1.0]
-    assert groups_without_signal(rewards, groups) == 1
+    assert zero_variance_groups(rewards, groups) == 1
 
 
 @given(st.lists(st.tuples(REWARDS, st.integers(0, 3)), min_size=1, max_size=24), st.randoms())
@@ -51,7 +51,7 @@ def test_zero_mean_unit_square_and_independent_of_order(rows, rng) -> None:
             silent += 1
             assert len({r for r, g in rows if g == group}) == 1
     rewards = torch.tensor([r for r, _ in rows])
-    assert silent == groups_without_signal(rewards, torch.tensor([g for _, g in rows]))
+    assert silent == zero_variance_groups(rewards, torch.tensor([g for _, g in rows]))
 
     order = list(range(len(rows)))
     rng.shuffle(order)

@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
-from lives import Life, checkpoints  # isort: skip  (readies the platform)
+from checkpointed_runs import Life, checkpoints  # isort: skip  (readies the platform)
 
 import psutil
 import torch
@@ -203,7 +203,7 @@ def save_both_ways(layout: LayoutConfig, model: Mapping[str, Any], folder: Path)
     """Save synchronously, then asynchronously: whether each was whole at once, without a child."""
     life = Life(layout, model)
     life.update(0)
-    child, started = checkpoints_module.Child, []
+    child, started = checkpoints_module.ForkedWriter, []
     whole = []
 
     class Counted(child):
@@ -211,7 +211,7 @@ def save_both_ways(layout: LayoutConfig, model: Mapping[str, Any], folder: Path)
             started.append(True)
             super().__init__(*arguments)
 
-    checkpoints_module.Child = Counted
+    checkpoints_module.ForkedWriter = Counted
     try:
         for name, asynchronous in (("synchronous", False), ("asynchronous", True)):
             own = checkpoints(folder / name, asynchronous=asynchronous)
@@ -223,5 +223,5 @@ def save_both_ways(layout: LayoutConfig, model: Mapping[str, Any], folder: Path)
                 writer().resume()
             own.finish()
     finally:
-        checkpoints_module.Child = child
+        checkpoints_module.ForkedWriter = child
     return whole

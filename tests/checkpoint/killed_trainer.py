@@ -48,7 +48,7 @@ def _train(rank: int, port: int, run_dir: Path) -> None:
     }
     from tools.benchmarks import rank_imports  # isort: skip  # noqa: F401  (readies the platform)
 
-    from engine.config.loading import load
+    from engine.config.reader.loading import load
     from engine.errors import clear_errors
     from recipes.base_config import BaseConfig
     from recipes.base_training import train

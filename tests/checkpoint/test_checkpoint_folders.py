@@ -71,12 +71,12 @@ def test_what_is_set_aside_is_out_of_the_row_but_kept(tmp_path):
     folders = CheckpointFolders(tmp_path, keep=2)
     write(folders, 10, "good")
     write(folders, 20, "bad")
-    aside = folders.set_aside(20)
+    aside = folders.quarantine(20)
     assert folders.steps() == [10] and content(aside) == ["bad"] * 3
     write(folders, 20, "new")
     write(folders, 30, "new")
     assert folders.steps() == [20, 30] and content(aside) == ["bad"] * 3
-    assert content(folders.set_aside(20)) == ["new"] * 3  # one is kept of each step
+    assert content(folders.quarantine(20)) == ["new"] * 3  # one is kept of each step
 
 
 class Crash(BaseException):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from engine.config import command_line
-from engine.config.keys import all_keys
+from engine.config.reader import command_line
+from engine.config.reader.keys import all_keys
 from engine.errors import RunError
 from recipes.zero_config import ZeroConfig
 

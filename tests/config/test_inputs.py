@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.config.inputs import missing_inputs
-from engine.config.loading import load
+from engine.config.reader.loading import load
 from engine.errors import RunError
 from recipes.zero_config import ZeroConfig
 

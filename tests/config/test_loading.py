@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pydantic import Field
 from strategies import zero_configs
 
-from engine.config.keys import all_keys, dotted
-from engine.config.loading import load, save
+from engine.config.reader.keys import all_keys, dotted
+from engine.config.reader.loading import load, save
 from engine.config.section import Section
 from engine.errors import RunError
 from recipes.zero_config import ZeroConfig

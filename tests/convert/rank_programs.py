@@ -20,21 +20,20 @@ from torch import Tensor
 
 from engine.algorithms.next_token import next_token_loss
 from engine.checkpoint.checkpoints import Checkpoints
-from engine.checkpoint.model_weights import load_weights
+from engine.checkpoint.loading import load_weights
 from engine.checkpoint.training_state import TrainingState
-from engine.config.checkpoint import CheckpointConfig
 from engine.config.layout import LayoutConfig
-from engine.config.optimizer import OptimizerConfig
+from engine.config.trainer import CheckpointConfig, OptimizerConfig
 from engine.config.training import TrainingConfig
 from engine.data.packing import PackedRow, pack
 from engine.errors import RunError
 from engine.models.build import build
-from engine.models.hugging_face import HuggingFaceFolder
-from engine.models.load import load
-from engine.models.shards import shards, unwrap
 from engine.training.forward import hidden_states, run_schedule
-from engine.training.policy import Policy
+from engine.training.trained_model import TrainedModel
 from engine.weights.export import Exporter
+from engine.weights.hugging_face import HuggingFaceFolder
+from engine.weights.load import load
+from engine.weights.shards import shards, unwrap
 
 TRAINING = TrainingConfig(dtype="float32", tokens_per_microbatch=256)
 
@@ -102,7 +101,7 @@ def folder_refusal(layout: LayoutConfig, folder: Path) -> str:
 def train_and_save(layout: LayoutConfig, model: Path, run: Path) -> None:
     """Two updates from ``model``, each with a checkpoint and an export beside it."""
     source = HuggingFaceFolder(model)
-    policy = Policy(source.config, layout, OptimizerConfig(lr=1e-2), TRAINING)
+    policy = TrainedModel(source.config, layout, OptimizerConfig(lr=1e-2), TRAINING)
     load(policy.chunks, source)
     policy.parameters_changed()
     checkpoints = Checkpoints(run / "checkpoints", CheckpointConfig(every=1, keep=9), seed=1)

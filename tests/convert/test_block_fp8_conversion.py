@@ -10,7 +10,7 @@ from conversions import command, to_hugging_face, to_megatron, verified
 from random_models import CONFIGS, all_tensors, random_folder
 
 from engine.errors import RunError
-from engine.models.block_fp8 import dequantise, quantise
+from engine.weights.block_fp8 import dequantise, quantise
 from tools.convert.inspection import lines
 from tools.convert.opening import open_source
 

@@ -11,7 +11,7 @@ from conversions import to_hugging_face, to_megatron, verified
 from random_models import all_tensors, random_folder, write_shards
 
 from engine.errors import RunError
-from engine.models.hugging_face import companions
+from engine.weights.hugging_face import companions
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 

@@ -9,8 +9,8 @@ import torch
 from conversions import to_hugging_face, to_megatron
 from transformers import AutoModelForCausalLM
 
-from engine.rollout.client import Sampling, connect
-from engine.rollout.server import servers
+from engine.servers.client import Sampling, connect
+from engine.servers.command import servers
 from tools.benchmarks.local_servers import FreePorts, running, urls
 from tools.benchmarks.tiny_model import EOS, tiny_qwen3_moe
 

@@ -8,7 +8,7 @@ import psutil
 import torch
 from loader_sources import Slow
 
-from engine.config.data import DataConfig
+from engine.config.trainer import DataConfig
 from engine.data.batches import BatchReader
 from engine.data.loader import open_loader
 from engine.data.order import in_turn

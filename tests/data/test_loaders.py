@@ -16,7 +16,7 @@ import torch
 from loader_sources import BadAt, Counting, Slow
 from same_batches import same
 
-from engine.config.data import DataConfig
+from engine.config.trainer import DataConfig
 from engine.data import loader as loader_module
 from engine.data.batches import BatchReader
 from engine.data.loader import Loader, open_loader

@@ -10,9 +10,9 @@ from tools.benchmarks import rank_imports  # noqa: F401  # isort: skip  (readies
 import torch
 
 from engine.config.layout import LayoutConfig
-from engine.config.optimizer import OptimizerConfig
+from engine.config.trainer import OptimizerConfig
 from engine.config.training import TrainingConfig
-from engine.training.policy import Policy
+from engine.training.trained_model import TrainedModel
 from engine.weights.gather import Gatherer
 from tools.benchmarks.parity.updates import (
     LOSSES,
@@ -39,7 +39,7 @@ def train(layout: LayoutConfig, *, model: dict[str, Any], fp8: str, updates: int
     training = TrainingConfig.model_validate(
         {"dtype": "bfloat16", "tokens_per_microbatch": SAMPLES * LENGTH, "fp8": fp8}
     )
-    policy = Policy(model, layout, OptimizerConfig(lr=LEARNING_RATE), training)
+    policy = TrainedModel(model, layout, OptimizerConfig(lr=LEARNING_RATE), training)
     weights = Gatherer(policy.chunks).gather().values()
     beginning = sum(float(weight.double().abs().sum()) for weight in weights)
     losses = []

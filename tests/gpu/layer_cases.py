@@ -20,13 +20,12 @@ from torch import Tensor
 
 from engine.checkpoint.checkpoints import Checkpoints
 from engine.checkpoint.training_state import TrainingState
-from engine.config.checkpoint import CheckpointConfig
 from engine.config.layout import LayoutConfig
-from engine.config.optimizer import OptimizerConfig
+from engine.config.trainer import CheckpointConfig, OptimizerConfig
 from engine.config.training import TrainingConfig
 from engine.platform import accelerator
 from engine.training.forward import log_probabilities
-from engine.training.policy import Policy
+from engine.training.trained_model import TrainedModel
 from engine.weights.gather import Gatherer
 from tools.benchmarks.parity.compare import Outcome, Weights
 from tools.benchmarks.parity.updates import (
@@ -99,7 +98,7 @@ def passes(
 
 
 @torch.no_grad()
-def _gradients(policy: Policy) -> Weights:
+def _gradients(policy: TrainedModel) -> Weights:
     """Gradients take the parameters' place, and so get their keys; the policy is spent then."""
     for chunk in policy.chunks:
         for parameter in chunk.parameters():
@@ -184,9 +183,9 @@ def _on_the_host(weights: Weights) -> Weights:
     return {key: tensor.to("cpu", copy=True) for key, tensor in weights.items()}
 
 
-def _policy(layout: LayoutConfig, model: dict[str, Any], training: TrainingConfig) -> Policy:
+def _policy(layout: LayoutConfig, model: dict[str, Any], training: TrainingConfig) -> TrainedModel:
     """A policy whose gradients are never clipped."""
-    return Policy(model, layout, OptimizerConfig(lr=1e-2, clip_grad=1e9), training)
+    return TrainedModel(model, layout, OptimizerConfig(lr=1e-2, clip_grad=1e9), training)
 
 
 def _checkpoints(folder: Path, asynchronous: bool = False) -> Checkpoints:

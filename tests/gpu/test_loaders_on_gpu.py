@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 import torch
 
-from engine.config.data import DataConfig
+from engine.config.trainer import DataConfig
 from engine.data.batches import BatchReader
 from engine.data.loader import open_loader
 from engine.data.order import Shuffled

@@ -11,7 +11,7 @@ from engine.config.training import TrainingConfig
 def built_shards(layout: LayoutConfig, config: dict[str, Any]) -> list[tuple[Any, ...]]:
     """Key, expert, shape of the whole, place, dtype and whether it speaks, of each piece."""
     from engine.models.build import build
-    from engine.models.shards import shards
+    from engine.weights.shards import shards
 
     training = TrainingConfig(dtype="bfloat16", tokens_per_microbatch=64)
     return [

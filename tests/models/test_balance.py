@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.models.balance import sequence_balance
-from engine.models.token_marks import (
+from engine.models.token_metadata import (
     most_samples,
     padding_of,
     sample_of,
-    token_marks,
+    token_metadata,
     with_padding,
 )
 
@@ -24,7 +24,7 @@ def random_row(seed: int, lengths: list[int], padding: int):
     shares = torch.rand(tokens, EXPERTS, generator=generator).softmax(-1)
     best = torch.rand(tokens, EXPERTS, generator=generator).topk(CHOSEN).indices
     chosen = torch.zeros(tokens, EXPERTS, dtype=torch.bool).scatter(1, best, True)
-    marks = token_marks(samples == len(lengths), samples, len(lengths) + 1)
+    marks = token_metadata(samples == len(lengths), samples, len(lengths) + 1)
     return shares, chosen, marks
 
 
@@ -32,7 +32,7 @@ def random_row(seed: int, lengths: list[int], padding: int):
 def test_marks_keep_padding_and_sample(samples: list[int], mask: int):
     numbers = torch.tensor(samples)
     padding = torch.tensor([bool(mask >> i & 1) for i in range(len(samples))])
-    marks = token_marks(padding, numbers, max(samples) + 1)
+    marks = token_metadata(padding, numbers, max(samples) + 1)
     assert marks.dtype == torch.bool
     assert torch.equal(padding_of(marks), padding)
     assert torch.equal(sample_of(marks), numbers)
@@ -59,7 +59,7 @@ def test_the_loss_is_the_papers_sample_by_sample(seed: int, lengths: list[int], 
 def test_even_choices_cost_one_a_token():
     shares = torch.full((EXPERTS, EXPERTS), 1 / EXPERTS)
     chosen = torch.eye(EXPERTS, dtype=torch.bool)
-    marks = token_marks(torch.zeros(EXPERTS).bool(), torch.zeros(EXPERTS).long(), 1)
+    marks = token_metadata(torch.zeros(EXPERTS).bool(), torch.zeros(EXPERTS).long(), 1)
     assert float(sequence_balance(shares, chosen, marks, None)) == pytest.approx(EXPERTS)
 
 

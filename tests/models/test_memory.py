@@ -11,9 +11,9 @@ import pytest
 from engine.config.layout import LayoutConfig
 from engine.config.training import TrainingConfig
 from engine.models.family import family_of
-from engine.models.holdings import whole_tensors
 from engine.models.memory import kept_per_token, training_memory
 from engine.models.published import published
+from engine.models.sharding import tensor_infos
 
 CONFIGS = Path(__file__).parents[2] / "tools" / "benchmarks" / "configs"
 ONE = LayoutConfig(processes=1)
@@ -48,7 +48,7 @@ def test_what_was_measured_on_a_gpu_is_near_what_is_derived(model: str, fp8: str
 @pytest.mark.parametrize("name", ["Qwen3-30B-A3B", "DeepSeek-V3"])
 def test_state_takes_18_bytes_of_each_parameter(name: str) -> None:
     config = published(name)
-    trained = sum(t.elements for t in whole_tensors(config) if not t.kind.float32)
+    trained = sum(t.elements for t in tensor_infos(config) if not t.kind.float32)
     memory = training_memory(config, ONE, training(), 16384)
     assert memory.gradients == 4 * trained
     assert memory.optimizer == 12 * trained

@@ -14,8 +14,8 @@ from run_program import run_program
 import engine.models.published
 from engine.config.model_sizes import check_fit, model_sizes
 from engine.models.family import family_of
-from engine.models.holdings import EMBEDDING, Holdings, Whole, whole_tensors
 from engine.models.published import NAMES, RECOMMENDED, published
+from engine.models.sharding import EMBEDDING, Sharding, TensorInfo, tensor_infos
 from engine.models.weight_rules import Copies, Join, expand
 
 PARAMETERS = {
@@ -42,11 +42,11 @@ README = Path(engine.models.published.__file__).with_name("README.md")
 
 
 @pytest.fixture(scope="module")
-def tensors() -> dict[str, list[Whole]]:
-    return {name: whole_tensors(published(name)) for name in NAMES}
+def tensors() -> dict[str, list[TensorInfo]]:
+    return {name: tensor_infos(published(name)) for name in NAMES}
 
 
-def main_model(wholes: list[Whole]) -> list[Whole]:
+def main_model(wholes: list[TensorInfo]) -> list[TensorInfo]:
     return [whole for whole in wholes if not whole.key.startswith("mtp.")]
 
 
@@ -55,7 +55,7 @@ def test_parameters_are_as_many_as_published(tensors, name):
     assert sum(whole.elements for whole in main_model(tensors[name])) == PARAMETERS[name]
 
 
-def is_quantised(whole: Whole) -> bool:
+def is_quantised(whole: TensorInfo) -> bool:
     """Linear layers of attention and feed-forward; not the router, nor what is outside layers."""
     inside = ".self_attention." in whole.key or ".mlp." in whole.key
     return inside and len(whole.shape) == 2 and ".router." not in whole.key
@@ -84,9 +84,9 @@ def test_deepseek_v3s_files_hold_what_is_derived_scales_included(tensors):
 def test_every_parameter_is_on_exactly_one_shard_in_the_recommended_layout(name):
     config, layout = published(name), RECOMMENDED[name]
     check_fit(model_sizes(config), layout)
-    holdings = Holdings(config, layout)
+    holdings = Sharding(config, layout)
     pieces = defaultdict(lambda: defaultdict(int))
-    for place in holdings.places():
+    for place in holdings.rank_coordinates():
         for held in holdings.of(place):
             bounds = tuple((part.start, part.stop) for part in held.place)
             pieces[held.whole.key, held.whole.expert][bounds] += 1
@@ -108,9 +108,9 @@ def test_every_parameter_is_on_exactly_one_shard_in_the_recommended_layout(name)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_readme_tells_the_heaviest_rank(name):
     layout = RECOMMENDED[name]
-    holdings = Holdings(published(name), layout)
+    holdings = Sharding(published(name), layout)
     weights = trained = 0.0
-    for place in holdings.places():
+    for place in holdings.rank_coordinates():
         held = holdings.of(place)
         experts = sum(piece.elements for piece in held if piece.whole.expert is not None)
         others = sum(piece.elements for piece in held) - experts

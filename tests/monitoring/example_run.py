@@ -6,7 +6,7 @@ import math
 import random
 
 from engine.monitoring.report import Report
-from engine.monitoring.shown_samples import ShownSample
+from engine.monitoring.sample_view import SampleView
 from engine.monitoring.summary import EvaluationResult, summarize
 
 STEPS = 60
@@ -50,7 +50,7 @@ def training_scalars(done: float, skill: float, rng: random.Random) -> dict[str,
         "outcome/timeout": 0.0,
         "rollout/response_length": 22 + 22 * done + rng.random(),
         "rollout/tokens": tokens,
-        "rollout/groups_without_signal": 0.1 + 0.25 * done,
+        "rollout/zero_variance_groups": 0.1 + 0.25 * done,
         "training/loss": -0.02 * rng.random(),
         "training/kl": 0.02 * done + 0.001 * rng.random(),
         "training/entropy": 0.3 - 0.19 * done + 0.01 * rng.random(),
@@ -66,14 +66,14 @@ def training_scalars(done: float, skill: float, rng: random.Random) -> dict[str,
     }
 
 
-def example_samples(final: bool) -> list[ShownSample]:
+def example_samples(final: bool) -> list[SampleView]:
     samples = []
     for number in range(4):
         right = final or number == 2
         chain = "start 3 ; a plus 4 is 7 ; b times 7 is 9 ; c minus 2 is 7 ;" if final else "so 4 ;"
         answer = "7" if right else "4"
         samples.append(
-            ShownSample(
+            SampleView(
                 prompt_id=f"held-out-{number}",
                 prompt=f"{number} a + 4 b * 7 c - 2 = ?",
                 response=f"<think> {chain} </think> <answer> {answer} </answer>",

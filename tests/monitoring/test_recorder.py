@@ -63,9 +63,9 @@ import resource, sys
 from pathlib import Path
 from engine.errors import clear_errors
 from engine.monitoring.recorder import Recorder
-from engine.monitoring.shown_samples import ShownSample
+from engine.monitoring.sample_view import SampleView
 
-SAMPLES = [ShownSample("p", "1 + 1 = ?", "so 2 ;", "2", "right", 1.0)] * 4
+SAMPLES = [SampleView("p", "1 + 1 = ?", "so 2 ;", "2", "right", 1.0)] * 4
 run_dir = Path(sys.argv[1])
 with clear_errors(), Recorder(run_dir, first_step=0) as recorder:
     recorder.record(0, {"training/kl": 1.0})

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from engine.monitoring.files import replace_json
 from engine.monitoring.summary import EvaluationResult, summarize
+from engine.platform.files import replace_json
 
 BASE = EvaluationResult(0, 256, 512, accuracy=0.125, format_rate=0.45, response_length=22.0)
 FINAL = EvaluationResult(2, 256, 512, accuracy=0.75, format_rate=0.99, response_length=44.0)

@@ -8,7 +8,7 @@ from megatron.core.parallel_state import RankGenerator
 
 from engine.config.layout import LayoutConfig
 from engine.config.model_sizes import ModelSizes
-from engine.parallel.rank_map import LINES_SHOWN, places, rank_map
+from engine.parallel.rank_map import LINES_SHOWN, rank_coordinates, rank_map
 
 few = st.sampled_from([1, 2, 3])
 MODEL = ModelSizes(layers=12, vocabulary=48, heads=6, experts=18)
@@ -22,7 +22,7 @@ def test_every_rank_stands_where_megatron_puts_it(tp, pp, cp, dp, data):
     ep = data.draw(st.sampled_from(divisors))
     etp = data.draw(st.sampled_from([s for s in divisors if stage // ep % s == 0]))
     layout = LayoutConfig(processes=stage * pp, tp=tp, pp=pp, cp=cp, ep=ep, etp=etp)
-    found = list(places(layout, MODEL))
+    found = list(rank_coordinates(layout, MODEL))
 
     dense = RankGenerator(tp=tp, ep=1, dp=dp, pp=pp, cp=cp, order="tp-cp-ep-dp-pp")
     for name in ("tp", "pp", "cp", "dp"):
@@ -42,7 +42,7 @@ def test_every_rank_stands_where_megatron_puts_it(tp, pp, cp, dp, data):
 
 def test_virtual_stages_interleave():
     layout = LayoutConfig(processes=2, pp=2, vpp=2)
-    first, second = places(layout, MODEL)
+    first, second = rank_coordinates(layout, MODEL)
     assert [list(part) for part in first.layers] == [[0, 1, 2], [6, 7, 8]]
     assert [list(part) for part in second.layers] == [[3, 4, 5], [9, 10, 11]]
 
@@ -58,4 +58,4 @@ def test_the_map_is_a_table_and_large_layouts_are_cut_short():
 
 def test_layers_that_do_not_fill_the_stages_are_refused():
     with pytest.raises(ValueError, match="fewer layers than stages"):
-        list(places(LayoutConfig(processes=13, pp=13), MODEL))
+        list(rank_coordinates(LayoutConfig(processes=13, pp=13), MODEL))

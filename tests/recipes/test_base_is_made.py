@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.config.loading import load
+from engine.config.reader.loading import load
 from engine.errors import RunError
 from recipes.base import is_made
 from recipes.base_config import BaseConfig

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.config.loading import load
+from engine.config.reader.loading import load
 from engine.errors import RunError
 from recipes import base, zero
 

@@ -6,9 +6,9 @@ import time
 import psutil
 import pytest
 
-from engine.config.rewards import RewardsConfig
+from engine.config.sampler import RewardsConfig
 from engine.rewards.score import CRASH, RIGHT, TIMEOUT, UNPARSABLE, WRONG, Score
-from engine.rewards.scorer import Scored, Scorer
+from engine.rewards.scorer import RewardResult, Scorer
 
 
 def config(deadline_seconds: float = 5.0) -> RewardsConfig:
@@ -16,8 +16,8 @@ def config(deadline_seconds: float = 5.0) -> RewardsConfig:
     return RewardsConfig.model_validate({"accuracy": accuracy, "format": {"weight": 0.5}})
 
 
-def scored(*pairs: tuple[str, str], deadline_seconds: float = 5.0) -> list[Scored]:
-    async def score() -> list[Scored]:
+def scored(*pairs: tuple[str, str], deadline_seconds: float = 5.0) -> list[RewardResult]:
+    async def score() -> list[RewardResult]:
         async with Scorer(config(deadline_seconds)) as scorer:
             return await asyncio.gather(*(scorer.score(*pair) for pair in pairs))
 
@@ -37,7 +37,7 @@ def test_the_reward_is_the_weighted_sum_of_the_verdicts() -> None:
         tagged(r"\frac{14}{2}"): (RIGHT, RIGHT, 1.5),
     }
     assert scored(*((response, "7") for response in cases)) == [
-        Scored({"accuracy": accuracy, "format": layout}, reward)
+        RewardResult({"accuracy": accuracy, "format": layout}, reward)
         for accuracy, layout, reward in cases.values()
     ]
 
@@ -50,7 +50,7 @@ def test_an_endless_power_is_a_timeout_within_the_deadline(tower: str) -> None:
             started = time.monotonic()
             result = await scorer.score(tagged(tower), "7")
             assert time.monotonic() - started < 4.0
-            assert result == Scored({"accuracy": TIMEOUT, "format": RIGHT}, 0.5)
+            assert result == RewardResult({"accuracy": TIMEOUT, "format": RIGHT}, 0.5)
             assert (await scorer.score(tagged("x + 1"), "1 + x")).reward == 1.5
 
     asyncio.run(score())

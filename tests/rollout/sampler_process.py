@@ -7,10 +7,7 @@ import logging
 import sys
 from pathlib import Path
 
-from engine.config.evaluation import EvaluationConfig
-from engine.config.prompts import PromptsConfig
-from engine.config.rewards import RewardsConfig
-from engine.config.rollout import RolloutConfig
+from engine.config.sampler import EvaluationConfig, PromptsConfig, RewardsConfig, RolloutConfig
 from engine.config.servers import ServersConfig
 from engine.errors import clear_errors
 from engine.rollout.sampler import SamplerPlan, run_sampler

@@ -1,7 +1,7 @@
 """A process that speaks the sampling server's HTTP, and misbehaves where a prompt tells it to.
 
 ``python stand_in_server.py PORT FOLDER``: FOLDER/version is the weight version it answers with,
-FOLDER/moods.json maps the last token of a prompt to what to do ("hang", "die", "abort",
+FOLDER/behaviours.json maps the last token of a prompt to what to do ("hang", "die", "abort",
 "slow SECONDS"), FOLDER/asked.log gets one line per request: the prompt's last token.
 """
 
@@ -24,7 +24,7 @@ async def generate(request: web.Request) -> web.Response:
     last = str(asked["input_ids"][-1])
     with (FOLDER / "asked.log").open("a") as log:
         print(last, file=log)
-    mood, *detail = json.loads((FOLDER / "moods.json").read_text()).get(last, "well").split()
+    mood, *detail = json.loads((FOLDER / "behaviours.json").read_text()).get(last, "well").split()
     version = (FOLDER / "version").read_text()
     if mood == "hang":
         await asyncio.sleep(3600)

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from parties import StandInServer
+from stand_ins import StandInServer
 
 from engine.errors import RunError
 from engine.rewards.score import RIGHT, WRONG
-from engine.rewards.scorer import Scored
-from engine.rollout.client import Sampling, connect
+from engine.rewards.scorer import RewardResult
 from engine.rollout.collect import Collector, GroupRequest
 from engine.rollout.store import RolloutStore, StepSummary
+from engine.servers.client import Sampling, connect
 
 SAMPLING = Sampling(n=3, max_new_tokens=20, temperature=1.0, stop_token_ids=(1,))
 REQUESTS = [GroupRequest(f"p{last}", [8, last], answer=str(last)) for last in (10, 11, 12, 13)]
@@ -27,12 +27,12 @@ class LengthJudge:
     def __init__(self, stumble_over: str | None = None) -> None:
         self.stumble_over = stumble_over
 
-    async def score(self, response: str, reference: str) -> Scored:
+    async def score(self, response: str, reference: str) -> RewardResult:
         await asyncio.sleep(0)
         if reference == self.stumble_over:
             raise RunError("a reward worker cannot be started")
         right = len(response.split()) % 2 == 0
-        return Scored({"length": RIGHT if right else WRONG}, 2.0 * right)
+        return RewardResult({"length": RIGHT if right else WRONG}, 2.0 * right)
 
 
 def decode(tokens: Sequence[int]) -> str:
@@ -49,7 +49,7 @@ def shared_server(tmp_path_factory) -> Iterator[StandInServer]:
 @pytest.fixture
 def server(shared_server: StandInServer) -> StandInServer:
     """The stand-in server, alive, well-behaved and with an empty log."""
-    shared_server.set_moods({})
+    shared_server.set_behaviours({})
     if shared_server.process.poll() is not None:
         shared_server.start()
     shared_server.asked()
@@ -102,7 +102,7 @@ def test_every_request_becomes_a_stored_and_scored_group(server, tmp_path):
 
 def test_a_group_is_scored_while_others_are_still_being_generated(server, tmp_path):
     store = RolloutStore(tmp_path / "rollouts")
-    server.set_moods({13: "slow 1.0"})
+    server.set_behaviours({13: "slow 1.0"})
     said: list[str] = []
     collect(store, server, said=said)
     samples = store.samples(0)
@@ -121,13 +121,13 @@ def test_many_missing_groups_are_counted_not_listed(server, tmp_path):
 
 def test_only_missing_groups_are_asked_for(server, tmp_path):
     store = RolloutStore(tmp_path / "rollouts")
-    server.set_moods({11: "hang", 13: "hang"})
+    server.set_behaviours({11: "hang", 13: "hang"})
     with pytest.raises(RunError, match="hangs"):
         collect(store, server, request_seconds=3)
     failed_at = time.time()
     assert set(store.finished_groups(0)) == {0, 2}
     assert server.asked() == [10, 11, 12, 13]
-    server.set_moods({})
+    server.set_behaviours({})
     collect(store, server)
     assert server.asked() == [11, 13]
     firsts = store.samples(0)[::3]
@@ -165,7 +165,7 @@ def test_a_step_that_is_done_is_not_touched(server, tmp_path):
 def test_a_server_that_dies_is_named_with_the_prompt_and_nothing_finished_is_lost(server, tmp_path):
     store = RolloutStore(tmp_path / "rollouts")
     collect(store, server, REQUESTS[:2], step=9)  # another step, to be left alone
-    server.set_moods({13: "die", 12: "slow 5"})
+    server.set_behaviours({13: "die", 12: "slow 5"})
     start = time.monotonic()
     with pytest.raises(RunError) as raised:
         collect(store, server)
@@ -174,7 +174,7 @@ def test_a_server_that_dies_is_named_with_the_prompt_and_nothing_finished_is_los
     assert "died" in str(raised.value)
     assert "(prompt p1" in str(raised.value)
     finished = set(store.finished_groups(0))
-    server.set_moods({})
+    server.set_behaviours({})
     server.process.wait(10)
     server.start()
     server.asked()
@@ -184,7 +184,7 @@ def test_a_server_that_dies_is_named_with_the_prompt_and_nothing_finished_is_los
 
 
 def test_a_server_that_hangs_is_named_within_the_limit(server, tmp_path):
-    server.set_moods({11: "hang"})
+    server.set_behaviours({11: "hang"})
     start = time.monotonic()
     with pytest.raises(
         RunError,
@@ -195,7 +195,7 @@ def test_a_server_that_hangs_is_named_within_the_limit(server, tmp_path):
 
 
 def test_an_aborted_sample_stops_the_run(server, tmp_path):
-    server.set_moods({12: "abort"})
+    server.set_behaviours({12: "abort"})
     with pytest.raises(RunError, match=r"group 2 \(prompt p12\) .*finish reason abort"):
         collect(RolloutStore(tmp_path / "rollouts"), server)
 
@@ -242,7 +242,7 @@ def test_stored_groups_of_other_requests_are_refused(server, tmp_path, change, f
 
 def test_cancelling_keeps_what_is_finished(server, tmp_path: Path):
     store = RolloutStore(tmp_path / "rollouts")
-    server.set_moods({10: "hang"})
+    server.set_behaviours({10: "hang"})
 
     async def body() -> None:
         async with connect({"server-0": server.url}, 60) as client:

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from parties import StandInServer, free_port
+from stand_ins import StandInServer, free_port
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
-from engine.monitoring.waiting import wait_for
+from engine.platform.waiting import wait_for
 from engine.rollout.control import Control
 from engine.rollout.evaluation import evaluate
 from engine.rollout.store import RolloutStore
@@ -119,7 +119,7 @@ def shared_server(tmp_path_factory) -> Iterator[StandInServer]:
 
 @pytest.fixture
 def run(tmp_path, shared_server) -> Iterator[Run]:
-    shared_server.set_moods({})
+    shared_server.set_behaviours({})
     shared_server.set_version(0)
     shared_server.asked()
     yield Run(tmp_path, shared_server)
@@ -138,7 +138,7 @@ def slow_prompt(run: Run, step: int, mood: str) -> int:
 
     prompts = PromptSet.load(run.folder / "train.jsonl", seed=1).for_step(step, 4)
     token = len(WORDS) + NUMBERED.index(prompts[2].prompt.split()[-1])
-    run.server.set_moods({token: mood})
+    run.server.set_behaviours({token: mood})
     return token
 
 
@@ -201,7 +201,7 @@ def test_killed_in_a_rollout_its_successor_asks_only_for_what_is_missing(run):
     run.wait("three groups", lambda: len(run.rollouts.finished_groups(1)) == 3)
     sampler.kill()
     sampler.wait()
-    run.server.set_moods({})
+    run.server.set_behaviours({})
     run.server.asked()
     stored = set(run.rollouts.finished_groups(1))
     again = run.start()

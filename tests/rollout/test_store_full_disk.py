@@ -13,7 +13,7 @@ import pytest
 from made_samples import make_group
 
 from engine.errors import RunError
-from engine.rollout.durable import replacing
+from engine.platform.durable import replacing
 from engine.rollout.store import RolloutStore
 
 GROUPS = 6

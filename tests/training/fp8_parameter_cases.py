@@ -15,17 +15,16 @@ from torch import Tensor
 
 from engine.checkpoint.checkpoints import Checkpoints
 from engine.checkpoint.training_state import TrainingState
-from engine.config.checkpoint import CheckpointConfig
 from engine.config.layout import LayoutConfig
-from engine.config.optimizer import OptimizerConfig
+from engine.config.trainer import CheckpointConfig, OptimizerConfig
 from engine.config.training import TrainingConfig
-from engine.models.hugging_face import HuggingFaceFolder
-from engine.models.load import load
-from engine.models.shards import shards
-from engine.training.policy import Policy
 from engine.training.reference import Reference
+from engine.training.trained_model import TrainedModel
 from engine.weights.export import Exporter
 from engine.weights.gather import Gatherer
+from engine.weights.hugging_face import HuggingFaceFolder
+from engine.weights.load import load
+from engine.weights.shards import shards
 
 __all__ = ["rank_imports"]
 
@@ -35,7 +34,7 @@ TRAINING = TrainingConfig(dtype="bfloat16", tokens_per_microbatch=96)
 def write_folder(layout: LayoutConfig, folder: Path) -> None:
     """A model folder with random weights beside its ``config.json``."""
     source = HuggingFaceFolder(folder)
-    policy = Policy(source.config, layout, OptimizerConfig(lr=0.01), TRAINING)
+    policy = TrainedModel(source.config, layout, OptimizerConfig(lr=0.01), TRAINING)
     Exporter(policy.chunks, source).export(folder.parent / "weights")
     (folder.parent / "weights" / "model.safetensors").rename(folder / "model.safetensors")
 
@@ -78,7 +77,9 @@ def trained_and_resumed(layout: LayoutConfig, folder: Path, saves: Path) -> dict
         checkpoints = Checkpoints(saves, CheckpointConfig(every=1, keep=9), seed=1)
         checkpoints.save(1, TrainingState(first.chunks, first.optimizer), {})
         checkpoints.finish()
-        other = Policy(HuggingFaceFolder(folder).config, layout, OptimizerConfig(lr=0.01), TRAINING)
+        other = TrainedModel(
+            HuggingFaceFolder(folder).config, layout, OptimizerConfig(lr=0.01), TRAINING
+        )
         checkpoints.load(1, TrainingState(other.chunks, other.optimizer))
         state["same bytes"] = _bytes(first) == _bytes(other)
         state["resumed masters"] = _masters(other)
@@ -88,11 +89,11 @@ def trained_and_resumed(layout: LayoutConfig, folder: Path, saves: Path) -> dict
     return state
 
 
-def _policy(layout: LayoutConfig, folder: Path, *, in_fp8: bool) -> Policy:
+def _policy(layout: LayoutConfig, folder: Path, *, in_fp8: bool) -> TrainedModel:
     source = HuggingFaceFolder(folder)
     chosen: Callable[[str], bool] = _chosen if in_fp8 else (lambda _: False)
     with fp8_parameters(chosen):
-        policy = Policy(source.config, layout, OptimizerConfig(lr=0.01), TRAINING)
+        policy = TrainedModel(source.config, layout, OptimizerConfig(lr=0.01), TRAINING)
         policy.parameters_changed(load(policy.chunks, source))
     return policy
 
@@ -102,7 +103,7 @@ def _chosen(name: str) -> bool:
     return "decoder.layers" in name and "linear_" in name and name.endswith(".weight")
 
 
-def _masters(policy: Policy) -> dict[str, Tensor]:
+def _masters(policy: TrainedModel) -> dict[str, Tensor]:
     """This rank's share of each FP8 parameter's masters, flat."""
     found = {}
     names = {parameter: name for name, parameter in policy.chunks[0].named_parameters()}
@@ -116,7 +117,7 @@ def _masters(policy: Policy) -> dict[str, Tensor]:
     return found
 
 
-def _bytes(policy: Policy) -> list[tuple[list[int], float]]:
+def _bytes(policy: TrainedModel) -> list[tuple[list[int], float]]:
     return [
         (parameter.raw.flatten().tolist(), float(parameter.scale))
         for parameter in policy.chunks[0].parameters()
@@ -124,7 +125,7 @@ def _bytes(policy: Policy) -> list[tuple[list[int], float]]:
     ]
 
 
-def _update(policy: Policy) -> None:
+def _update(policy: TrainedModel) -> None:
     def loss(logp: Tensor, entropy: Tensor, row: Row) -> tuple:
         return -(logp * row.weights).sum(), {}
 

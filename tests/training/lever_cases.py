@@ -9,13 +9,13 @@ from tools.benchmarks import rank_imports  # isort: skip  (readies the platform 
 import torch
 
 from engine.config.layout import LayoutConfig
-from engine.config.optimizer import OptimizerConfig
+from engine.config.trainer import OptimizerConfig
 from engine.config.training import TrainingConfig
 from engine.data.packing import pack
 from engine.models.torch_layers.experts import GroupedExperts
 from engine.parallel.groups import data_rank
-from engine.training.policy import Policy
 from engine.training.reference import Reference
+from engine.training.trained_model import TrainedModel
 from engine.weights.gather import Gatherer
 
 __all__ = ["rank_imports"]
@@ -62,12 +62,12 @@ def expert_modules(layout: LayoutConfig, model: dict[str, Any], levers: dict[str
     return sum(isinstance(module, GroupedExperts) for module in policy.chunks[0].modules())
 
 
-def _policy(layout: LayoutConfig, model: dict[str, Any], levers: dict[str, Any]) -> Policy:
+def _policy(layout: LayoutConfig, model: dict[str, Any], levers: dict[str, Any]) -> TrainedModel:
     training = TrainingConfig(dtype="float32", tokens_per_microbatch=96, **levers)
-    return Policy(model, layout, OptimizerConfig(lr=0.01), training)
+    return TrainedModel(model, layout, OptimizerConfig(lr=0.01), training)
 
 
-def _update(policy: Policy) -> None:
+def _update(policy: TrainedModel) -> None:
     def loss(logp: torch.Tensor, entropy: torch.Tensor, row: Row) -> tuple:
         return -(logp * row.weights).sum(), {}
 

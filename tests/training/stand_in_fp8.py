@@ -18,7 +18,7 @@ from megatron.core.distributed import param_and_grad_buffer
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-import engine.training.policy
+import engine.training.trained_model
 from engine.models.build import build
 
 LARGEST = 448.0
@@ -110,7 +110,7 @@ def fp8_parameters(chosen: Callable[[str], bool]) -> Iterator[None]:
         return chunks
 
     with (
-        patch.object(engine.training.policy, "build", build_in_fp8),
+        patch.object(engine.training.trained_model, "build", build_in_fp8),
         # Gloo sends coalesced tensors as if all had the first one's dtype; here are two dtypes.
         patch.object(param_and_grad_buffer, "_coalescing_manager", lambda *_, **__: nullcontext()),
         patch.multiple(

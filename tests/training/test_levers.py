@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.config.layout import LayoutConfig
-from engine.config.levers import check_levers, row_multiple
 from engine.config.training import TrainingConfig
+from engine.config.training_layout import check_training_fits_layout, row_multiple
 
 
 def training(**levers: Any) -> TrainingConfig:
@@ -88,9 +88,11 @@ def test_keys_that_contradict_each_other_are_refused(levers, sentence):
 def test_the_allgather_dispatcher_is_refused_with_pipeline_stages_and_says_why():
     pipeline = LayoutConfig(processes=2, pp=2)
     with pytest.raises(ValueError, match=r"dispatcher: expected alltoall where layout\.pp is 2"):
-        check_levers(training(dispatcher="allgather"), pipeline)
-    check_levers(training(dispatcher="alltoall"), pipeline)
-    check_levers(training(dispatcher="allgather"), LayoutConfig(processes=4, tp=2, ep=2))
+        check_training_fits_layout(training(dispatcher="allgather"), pipeline)
+    check_training_fits_layout(training(dispatcher="alltoall"), pipeline)
+    check_training_fits_layout(
+        training(dispatcher="allgather"), LayoutConfig(processes=4, tp=2, ep=2)
+    )
 
 
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 500))

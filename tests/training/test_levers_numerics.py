@@ -12,7 +12,7 @@ from engine.config.layout import LayoutConfig
 from engine.config.training import TrainingConfig
 from engine.errors import RunError
 from engine.models.family import family_of
-from engine.models.numerics import numerics
+from engine.models.transformer_config_args import transformer_config_args
 from engine.platform import accelerator
 from engine.platform.precision import Hardware
 from engine.training.host_memory import HostedParameters
@@ -25,7 +25,7 @@ H100 = Hardware((9, 0), (13, 0), transformer_engine=True)
 def arguments(model: dict[str, Any], layout: LayoutConfig = ONE, **levers: Any) -> dict[str, Any]:
     training = TrainingConfig(**{"dtype": "bfloat16", "tokens_per_microbatch": 96, **levers})
     architecture = family_of(model).architecture(model)
-    return {**architecture, **numerics(training, layout, architecture)}
+    return {**architecture, **transformer_config_args(training, layout, architecture)}
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_selective_with_nothing_to_recompute_is_refused(hopper):
 def test_quantised_copies_of_hosted_parameters_do_not_outstay_the_visit():
     module = torch.nn.Linear(3, 2)
     module._fp8_workspaces = {}
-    with HostedParameters([module]).visiting("cpu"):
+    with HostedParameters([module]).on_device("cpu"):
         module._fp8_workspaces["weight"] = torch.ones(2, 3)
     assert module._fp8_workspaces == {}
 
@@ -131,10 +131,10 @@ def test_hosted_parameters_visit_the_device_and_come_home(monkeypatch):
     hosted = HostedParameters([module])
     # Moving to a device copies; from the CPU to the CPU it would not.
     monkeypatch.setattr(torch.Tensor, "to", lambda self, *_, **__: self.clone())
-    with hosted.visiting("cuda"):
+    with hosted.on_device("cuda"):
         assert module.weight.data.data_ptr() != home and module.weight.equal(kept)
         module.weight.data.zero_()
     assert module.weight.data.data_ptr() == home and module.weight.equal(kept)
-    with pytest.raises(KeyError), hosted.visiting("cuda"):
+    with pytest.raises(KeyError), hosted.on_device("cuda"):
         raise KeyError
     assert module.weight.data.data_ptr() == home

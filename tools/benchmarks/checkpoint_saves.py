@@ -17,13 +17,12 @@ from torch import Tensor
 from engine.algorithms.next_token import next_token_loss
 from engine.checkpoint.checkpoints import Checkpoints
 from engine.checkpoint.training_state import TrainingState
-from engine.config.checkpoint import CheckpointConfig
 from engine.config.layout import LayoutConfig
-from engine.config.levers import row_multiple
-from engine.config.optimizer import OptimizerConfig
+from engine.config.trainer import CheckpointConfig, OptimizerConfig
 from engine.config.training import TrainingConfig
+from engine.config.training_layout import row_multiple
 from engine.data.packing import PackedRow, pack
-from engine.training.policy import Policy
+from engine.training.trained_model import TrainedModel
 
 WAYS = ("no save", "synchronous", "asynchronous")
 
@@ -63,7 +62,7 @@ def take_turns(
         tokens: of one update on each rank.
     """
     training = TrainingConfig(dtype="float32", tokens_per_microbatch=tokens + 1)
-    policy = Policy(model, layout, OptimizerConfig(lr=1e-4), training)
+    policy = TrainedModel(model, layout, OptimizerConfig(lr=1e-4), training)
     state = TrainingState(policy.chunks, policy.optimizer)
     row = _row(model["vocab_size"], tokens, layout, training)
     total = tokens * layout.dp

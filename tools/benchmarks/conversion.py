@@ -31,10 +31,10 @@ import torch
 
 from engine.errors import RunError, clear_errors
 from engine.models.family import family_of
-from engine.models.holdings import whole_tensors
-from engine.models.hugging_face import INDEX
+from engine.models.sharding import tensor_infos
 from engine.models.weight_rules import expand
-from engine.monitoring.files import sync
+from engine.platform.files import sync
+from engine.weights.hugging_face import INDEX
 from tools.benchmarks import report
 from tools.benchmarks.memory import peak, start_peak
 from tools.convert.conversion import Conversion
@@ -102,7 +102,7 @@ def write_model(folder: Path, gigabytes: float, file_bytes: int) -> float:
     generator = torch.Generator().manual_seed(0)
     weight_map: dict[str, str] = {}
     pending: dict[str, Described] = {}
-    for whole in whole_tensors(config):
+    for whole in tensor_infos(config):
         parts = maps[whole.key, whole.expert].join.split(torch.empty(whole.shape, device="meta"))
         pending |= {
             name: Described(torch.bfloat16, tuple(part.shape))
@@ -132,7 +132,7 @@ def _write_shard(
 
 
 def _size(config: dict[str, Any]) -> int:
-    return sum(2 * whole.elements for whole in whole_tensors(config))
+    return sum(2 * whole.elements for whole in tensor_infos(config))
 
 
 def copy(source: Path, to: Path, workers: int) -> None:
@@ -202,7 +202,7 @@ def measure_memory(options: argparse.Namespace, folder: Path) -> Memory:
         raise RunError(f"the conversion in a process of its own failed: {done.stderr[-2000:]}")
     found = json.loads(done.stdout.splitlines()[-1])
     largest = max(
-        2 * w.elements for w in whole_tensors(json.loads((source / "config.json").read_text()))
+        2 * w.elements for w in tensor_infos(json.loads((source / "config.json").read_text()))
     )
     return Memory(size * 1e3, largest / 1e6, found["needed"])
 

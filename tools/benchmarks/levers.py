@@ -21,11 +21,11 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from engine.algorithms.next_token import next_token_loss
 from engine.config.layout import LayoutConfig
-from engine.config.optimizer import OptimizerConfig
+from engine.config.trainer import OptimizerConfig
 from engine.config.training import TrainingConfig
 from engine.data.packing import PackedRow, pack
 from engine.errors import clear_errors
-from engine.training.policy import Policy
+from engine.training.trained_model import TrainedModel
 from tools.benchmarks import report
 from tools.benchmarks.parity.models import MLA_MOE
 from tools.benchmarks.rank_pool import RankPool
@@ -75,7 +75,7 @@ def kept_and_seconds(
         mtp_loss_weight=0.1,
         **levers,
     )
-    policy = Policy(MODEL, layout, OptimizerConfig(lr=1e-3), training)
+    policy = TrainedModel(MODEL, layout, OptimizerConfig(lr=1e-3), training)
     kept, seconds = 0, []
     for _ in range(rounds + 1):  # the first warms up
         begun = time.perf_counter()

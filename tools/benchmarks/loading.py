@@ -22,7 +22,7 @@ from typing import Literal
 
 import torch
 
-from engine.config.data import DataConfig
+from engine.config.trainer import DataConfig
 from engine.data.batches import BatchReader
 from engine.data.loader import Loader, open_loader
 from engine.data.order import Shuffled

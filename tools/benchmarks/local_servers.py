@@ -16,8 +16,8 @@ import psutil
 
 from engine.config.process import Ports
 from engine.errors import RunError
-from engine.rollout.client import connect
-from engine.rollout.server import Server
+from engine.servers.client import connect
+from engine.servers.command import Server
 
 _LOG_TAIL = 3000
 

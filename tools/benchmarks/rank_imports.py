@@ -21,7 +21,7 @@ from megatron.core.models.common.embeddings.yarn_rotary_pos_embedding import (  
 from torch.distributed import PrefixStore, TCPStore  # noqa: E402
 
 from engine.parallel.groups import process_groups  # noqa: E402
-from engine.training.data_parallel import let_go  # noqa: E402
+from engine.training.data_parallel import release  # noqa: E402
 
 __all__ = ["PrefixStore", "TCPStore", "forget_models", "process_groups"]
 
@@ -34,7 +34,7 @@ def forget_models() -> None:
     for found in gc.get_objects():
         # type(): isinstance() would ask deprecated stand-ins for their class, and they complain.
         if issubclass(type(found), DistributedDataParallel):
-            let_go(found)
+            release(found)
     RotaryEmbedding.forward.cache_clear()
     YarnRotaryEmbedding.forward.cache_clear()
     gc.collect()

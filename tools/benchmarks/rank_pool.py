@@ -21,8 +21,8 @@ import torch
 
 from engine.config.layout import LayoutConfig
 from engine.errors import RunError
-from engine.monitoring.closing import Closing
 from engine.platform import accelerator
+from engine.platform.closing import Closing
 from tools.benchmarks.local_servers import FreePorts
 from tools.benchmarks.shared_gpu import nccl_settings
 

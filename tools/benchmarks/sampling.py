@@ -23,8 +23,8 @@ from statistics import median
 
 from engine.errors import clear_errors
 from engine.platform.sglang_cpu.plugin import ATTENTION_BACKEND
-from engine.rollout.client import Sampling, connect
-from engine.rollout.server import Server, servers
+from engine.servers.client import Sampling, connect
+from engine.servers.command import Server, servers
 from tools.benchmarks import report
 from tools.benchmarks.local_servers import FreePorts, RunningServer, running, urls
 from tools.benchmarks.tiny_model import VOCABULARY, tiny_qwen3_moe

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import RunError
-from engine.models.weight_checks import check_weights
+from engine.weights.weight_checks import check_weights
 from tools.convert.digests import TensorDigest, tensor_digest
 from tools.convert.leftovers import Leftovers
 from tools.convert.plan import PlannedFile, check_plan

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.config.stages import stage_layers
-from engine.models.megatron_tensors import kind_of, layer_of
+from engine.models.tensor_shapes import kind_of, layer_of
 
 Cut = tuple[slice, ...]
 """The part of a tensor that one piece is."""

@@ -11,8 +11,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from engine.models.hugging_face import INDEX
 from engine.models.weight_rules import TensorMap
+from engine.weights.hugging_face import INDEX
 from tools.convert.plan import PlannedFile, groups
 from tools.convert.precision import Precision
 from tools.convert.safetensors_file import SafetensorsWriter

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import RunError
-from engine.monitoring.files import replace_json, sync
+from engine.platform.files import replace_json, sync
 
 
 def refuse_existing(to: Path) -> None:

@@ -14,8 +14,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from engine.errors import RunError
-from engine.models.hugging_face import HuggingFaceFolder
 from engine.platform import accelerator
+from engine.weights.hugging_face import HuggingFaceFolder
 from tools.convert.sources import Source
 
 LIMIT = 1e-4
@@ -116,7 +116,7 @@ def _transformers_model(folder: HuggingFaceFolder) -> Any:
 @torch.no_grad()
 def _of_ours(source: Source, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
     accelerator.prepare()  # before anything imports megatron
-    from engine.checkpoint.model_weights import load_weights
+    from engine.checkpoint.loading import load_weights
     from engine.config.layout import LayoutConfig
     from engine.config.training import TrainingConfig
     from engine.data.packing import pack

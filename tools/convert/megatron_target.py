@@ -20,7 +20,7 @@ from engine.checkpoint import manifest
 from engine.checkpoint.manifest import Digest
 from engine.errors import RunError
 from engine.models.weight_rules import TensorMap
-from engine.monitoring.files import sync
+from engine.platform.files import sync
 from tools.convert import torch_dist
 from tools.convert.cuts import Cuts
 from tools.convert.plan import PlannedFile, groups

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.models import block_fp8
-from engine.models.hugging_face import main_dtype, with_dtype
+from engine.weights import block_fp8
+from engine.weights.hugging_face import main_dtype, with_dtype
 from tools.convert.safetensors_file import Described
 from tools.convert.sources import Source
 

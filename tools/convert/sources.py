@@ -17,17 +17,17 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from engine.errors import RunError
-from engine.models.block_fp8 import FP8
-from engine.models.holdings import whole_tensors
-from engine.models.hugging_face import HuggingFaceFolder
-from engine.models.stored_maps import (
+from engine.models.sharding import tensor_infos
+from engine.models.weight_rules import TensorMap
+from engine.weights.block_fp8 import FP8
+from engine.weights.hugging_face import HuggingFaceFolder
+from engine.weights.tensor_maps import (
     MapKey,
     check_folder,
     check_names,
     maps_of,
     maps_of_folder,
 )
-from engine.models.weight_rules import TensorMap
 from tools.convert import torch_dist
 from tools.convert.safetensors_file import DTYPES, Described
 from tools.convert.targets import read_record
@@ -179,7 +179,7 @@ class MegatronSource:
 
 def _check_shapes(source: Source) -> None:
     """Refuse tensors of another shape than config.json asks for, before one is read."""
-    for whole in whole_tensors(source.companions.config):
+    for whole in tensor_infos(source.companions.config):
         tensor_map = source.maps[whole.key, whole.expert]
         asked = [tuple(part.shape) for part in tensor_map.join.split(_meta(whole.shape))]
         for name, part, shape in zip(

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from engine.errors import RunError
-from engine.models.hugging_face import HuggingFaceFolder, companions
 from engine.models.weight_rules import TensorMap
-from engine.monitoring.files import sync
+from engine.platform.files import sync
+from engine.weights.hugging_face import HuggingFaceFolder, companions
 from tools.convert.plan import PlannedFile
 
 RECORD = "conversion.json"

@@ -19,8 +19,7 @@ from engine.models.families.fine_grained_experts import (
     expert_arguments,
     group_arguments,
 )
-from engine.models.families.latent_attention import attention_arguments
-from engine.models.families.trunk import trunk_arguments
+from engine.models.families.shared_architecture import attention_arguments, trunk_arguments
 from engine.models.family import Family, HuggingFaceConfig, check_expressed
 from engine.models.weight_rules import Rule
 

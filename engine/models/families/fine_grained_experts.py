@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.errors import RunError
 from engine.models.families import layer_rules
-from engine.models.families.layer_rules import Place
+from engine.models.families.layer_rules import WeightPrefix
 from engine.models.family import HuggingFaceConfig
 from engine.models.weight_rules import Rule
 
@@ -67,7 +67,7 @@ def group_arguments(config: HuggingFaceConfig) -> dict[str, Any]:
 
 def decoder_rules(
     config: HuggingFaceConfig,
-    attention: Callable[[Place, HuggingFaceConfig], list[Rule]],
+    attention: Callable[[WeightPrefix, HuggingFaceConfig], list[Rule]],
     *,
     router_bias: bool,
 ) -> list[Rule]:
@@ -79,7 +79,7 @@ def decoder_rules(
         router_bias: whether the router has DeepSeek-V3's bias for balance.
     """
 
-    def layer(place: Place, sparse: bool) -> list[Rule]:
+    def layer(place: WeightPrefix, sparse: bool) -> list[Rule]:
         if not sparse:
             return [*attention(place, config), *layer_rules.dense_mlp(place)]
         count, shared = config["n_routed_experts"], bool(config.get("n_shared_experts"))

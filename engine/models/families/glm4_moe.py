@@ -16,8 +16,8 @@ from engine.models.families.fine_grained_experts import (
     expert_arguments,
     sigmoid_router,
 )
-from engine.models.families.grouped_query import shared_arguments
-from engine.models.families.layer_rules import Place
+from engine.models.families.layer_rules import WeightPrefix
+from engine.models.families.shared_architecture import shared_arguments
 from engine.models.family import Family, HuggingFaceConfig, check_expressed
 from engine.models.rope import rotated_part
 from engine.models.weight_rules import Rule
@@ -51,7 +51,7 @@ def rules(config: HuggingFaceConfig) -> Sequence[Rule]:
     return decoder_rules(config, _attention, router_bias=True)
 
 
-def _attention(place: Place, config: HuggingFaceConfig) -> list[Rule]:
+def _attention(place: WeightPrefix, config: HuggingFaceConfig) -> list[Rule]:
     return layer_rules.grouped_query_attention(
         place,
         config,

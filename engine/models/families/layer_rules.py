@@ -14,7 +14,7 @@ from engine.models.weight_rules import Copies, GateUp, GroupedQkv, Join, Rule, S
 
 
 @dataclass(frozen=True)
-class Place:
+class WeightPrefix:
     """Where a layer's weights are: the prefixes on both sides, perhaps for a range of layers."""
 
     megatron: str
@@ -29,9 +29,9 @@ class Place:
         return Rule(self.megatron + ours, names, join or Same(), self.layers, experts)
 
 
-def decoder_layers(layers: range) -> Place:
+def decoder_layers(layers: range) -> WeightPrefix:
     """The place of some of the decoder's layers."""
-    return Place("decoder.layers.{layer}.", "model.layers.{layer}.", layers)
+    return WeightPrefix("decoder.layers.{layer}.", "model.layers.{layer}.", layers)
 
 
 def outside_the_layers(config: HuggingFaceConfig) -> list[Rule]:
@@ -69,7 +69,7 @@ def prediction_depths(config: HuggingFaceConfig) -> list[str]:
 
 
 def prediction_head(
-    config: HuggingFaceConfig, layer: Callable[[Place], Sequence[Rule]]
+    config: HuggingFaceConfig, layer: Callable[[WeightPrefix], Sequence[Rule]]
 ) -> list[Rule]:
     """Multi-token prediction as DeepSeek-V3 has it (arXiv 2412.19437, section 2.2).
 
@@ -80,19 +80,19 @@ def prediction_head(
     rules = []
     for depth, there in enumerate(prediction_depths(config)):
         here = f"mtp.layers.{depth}."
-        place = Place(here, there)
+        place = WeightPrefix(here, there)
         rules += [
             place.rule("enorm.weight", "enorm.weight"),
             place.rule("hnorm.weight", "hnorm.weight"),
             place.rule("eh_proj.weight", "eh_proj.weight"),
             place.rule("final_layernorm.weight", "shared_head.norm.weight"),
-            *layer(Place(f"{here}transformer_layer.", there)),
+            *layer(WeightPrefix(f"{here}transformer_layer.", there)),
         ]
     return rules
 
 
 def grouped_query_attention(
-    place: Place, config: HuggingFaceConfig, *, bias: bool = False, qk_norm: bool = False
+    place: WeightPrefix, config: HuggingFaceConfig, *, bias: bool = False, qk_norm: bool = False
 ) -> list[Rule]:
     """Grouped-query attention and the norm before it."""
     here, there = "self_attention.", "self_attn."
@@ -109,7 +109,7 @@ def grouped_query_attention(
     return rules
 
 
-def latent_attention(place: Place, config: HuggingFaceConfig) -> list[Rule]:
+def latent_attention(place: WeightPrefix, config: HuggingFaceConfig) -> list[Rule]:
     """DeepSeek's multi-head latent attention and the norm before it.
 
     The query is compressed to the rank ``q_lora_rank``, or not where that is None.
@@ -143,7 +143,7 @@ class FeedForwardNames:
     down: str = "down_proj"
 
 
-def dense_mlp(place: Place) -> list[Rule]:
+def dense_mlp(place: WeightPrefix) -> list[Rule]:
     """SwiGLU and the norm before it."""
     return [
         place.rule("mlp.linear_fc1.layer_norm_weight", "post_attention_layernorm.weight"),
@@ -152,7 +152,7 @@ def dense_mlp(place: Place) -> list[Rule]:
 
 
 def experts(
-    place: Place,
+    place: WeightPrefix,
     count: int,
     *,
     bias: bool = False,
@@ -184,7 +184,10 @@ def experts(
 
 
 def _swiglu(
-    place: Place, here: str, names: FeedForwardNames = FeedForwardNames(), count: int | None = None
+    place: WeightPrefix,
+    here: str,
+    names: FeedForwardNames = FeedForwardNames(),
+    count: int | None = None,
 ) -> list[Rule]:
     gate, up, down = (f"{names.block}{name}.weight" for name in (names.gate, names.up, names.down))
     return [

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.models.families import layer_rules
-from engine.models.families.grouped_query import shared_arguments
+from engine.models.families.shared_architecture import shared_arguments
 from engine.models.family import Family, HuggingFaceConfig, check_expressed
 from engine.models.weight_rules import Rule
 

@@ -22,8 +22,8 @@ import gpu_server  # stand-ins for what is not carried
 import torch
 from served_model import MODEL
 
-from engine.rollout.gpus import ServerGpus
-from engine.rollout.server import server_command
+from engine.servers.command import server_command
+from engine.servers.placement import ServerGpus
 
 MODULES = (
     "sgl_kernel",

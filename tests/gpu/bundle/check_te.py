@@ -92,14 +92,16 @@ def construct(name: str, keys: dict[str, object]) -> int:
         How many of its modules are Transformer Engine's.
     """
     from engine.config.layout import LayoutConfig
-    from engine.config.optimizer import OptimizerConfig
+    from engine.config.trainer import OptimizerConfig
     from engine.config.training import TrainingConfig
-    from engine.training.policy import Policy
+    from engine.training.trained_model import TrainedModel
     from tools.benchmarks.training.variants import SMALL_MODEL
 
     training = TrainingConfig(dtype="bfloat16", tokens_per_microbatch=64, **keys)
     with one_process(name):
-        policy = Policy(SMALL_MODEL, LayoutConfig(processes=1), OptimizerConfig(lr=1e-5), training)
+        policy = TrainedModel(
+            SMALL_MODEL, LayoutConfig(processes=1), OptimizerConfig(lr=1e-5), training
+        )
         modules = [module for chunk in policy.chunks for module in chunk.modules()]
         policy.close()
     theirs = (TransformerEngineBaseModule, transformer_engine.pytorch.DotProductAttention)

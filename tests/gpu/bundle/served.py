@@ -31,11 +31,11 @@ from served_model import MODEL, write_model
 from served_trainer import Trainer, trainer  # before the engine: it readies the platform
 
 from engine.platform import accelerator
-from engine.rollout.client import Sampling, connect
-from engine.rollout.endpoint import Endpoint, open_session
-from engine.rollout.gpus import ServerGpus
-from engine.rollout.server import Server, servers
-from engine.rollout.weight_update import update_from_disk
+from engine.servers.client import Sampling, connect
+from engine.servers.command import Server, servers
+from engine.servers.endpoint import Endpoint, open_session
+from engine.servers.placement import ServerGpus
+from engine.weights.push.disk import update_from_disk
 from tools.benchmarks.local_servers import FreePorts, RunningServer, running, urls
 
 PROMPTS, PROMPT_TOKENS = 16, 16

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from engine.config.layout import LayoutConfig
-from engine.config.levers import row_multiple
-from engine.config.optimizer import OptimizerConfig
+from engine.config.trainer import OptimizerConfig
 from engine.config.training import TrainingConfig
+from engine.config.training_layout import row_multiple
 from engine.data.packing import PackedRow, pack
-from engine.models.hugging_face import HuggingFaceFolder
-from engine.models.load import load
 from engine.training.forward import log_probabilities
-from engine.training.policy import Policy
+from engine.training.trained_model import TrainedModel
 from engine.weights.export import Exporter
+from engine.weights.hugging_face import HuggingFaceFolder
+from engine.weights.load import load
 
 ONE = LayoutConfig(processes=1)
 
@@ -48,7 +48,7 @@ class Trainer:
         self._training = TrainingConfig.model_validate(
             {"dtype": dtype, "tokens_per_microbatch": tokens}
         )
-        self.policy = Policy(folder.config, ONE, OptimizerConfig(lr=1e-5), self._training)
+        self.policy = TrainedModel(folder.config, ONE, OptimizerConfig(lr=1e-5), self._training)
         self.policy.parameters_changed(load(self.policy.chunks, folder))
         self.exporter = Exporter(self.policy.chunks, folder)
 

@@ -35,10 +35,10 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from engine.config.layout import LayoutConfig
 from engine.models.build import build
-from engine.models.hugging_face import HuggingFaceFolder
-from engine.models.load import load
 from engine.parallel.groups import process_groups
 from engine.training.forward import hidden_states
+from engine.weights.hugging_face import HuggingFaceFolder
+from engine.weights.load import load
 from tools.convert.transformers_fixes import mend
 
 

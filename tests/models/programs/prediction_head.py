@@ -42,11 +42,11 @@ from transformers.models.glm4_moe import modeling_glm4_moe as glm
 from engine.config.layout import LayoutConfig
 from engine.data.packing import PackedRow
 from engine.models.build import build
-from engine.models.gpt import PolicyModel
-from engine.models.hugging_face import HuggingFaceFolder
-from engine.models.load import load
+from engine.models.gpt import GPTBackbone
 from engine.parallel.groups import process_groups
 from engine.training.forward import hidden_states
+from engine.weights.hugging_face import HuggingFaceFolder
+from engine.weights.load import load
 
 LOSS_WEIGHT = 0.3
 LAYERS = {
@@ -182,7 +182,7 @@ def compare(settings: dict[str, Any], depths: int, folder: Path) -> dict[str, An
     }
 
 
-def our_log_probabilities(model: PolicyModel, row: PackedRow) -> list[Tensor]:
+def our_log_probabilities(model: GPTBackbone, row: PackedRow) -> list[Tensor]:
     """Of the main model and of each depth, where the row has a label."""
     found = []
     for depth, hidden in enumerate(hidden_states(model, row).chunk(model.depths())):
@@ -192,7 +192,7 @@ def our_log_probabilities(model: PolicyModel, row: PackedRow) -> list[Tensor]:
     return found
 
 
-def expert_biases(model: PolicyModel) -> tuple[list[list[int]], float]:
+def expert_biases(model: GPTBackbone) -> tuple[list[list[int]], float]:
     """Tokens counted for each expert by layer; by how much megatron's update of the bias is off."""
     routers = [module for module in model.modules() if isinstance(module, TopKRouter)]
     counts = [router.local_tokens_per_expert.clone() for router in routers]

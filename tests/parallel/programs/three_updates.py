@@ -16,21 +16,20 @@ import torch.distributed as dist  # noqa: E402
 from engine.algorithms.next_token import next_token_loss  # noqa: E402
 from engine.checkpoint.checkpoints import Checkpoints  # noqa: E402
 from engine.checkpoint.training_state import TrainingState  # noqa: E402
-from engine.config.checkpoint import CheckpointConfig  # noqa: E402
 from engine.config.layout import LayoutConfig  # noqa: E402
-from engine.config.optimizer import OptimizerConfig  # noqa: E402
+from engine.config.trainer import CheckpointConfig, OptimizerConfig  # noqa: E402
 from engine.config.training import TrainingConfig  # noqa: E402
 from engine.data.packing import pack  # noqa: E402
-from engine.models.hugging_face import HuggingFaceFolder  # noqa: E402
-from engine.models.load import load as load_weights  # noqa: E402
 from engine.parallel.groups import (  # noqa: E402
     data_rank,
     data_ranks,
     process_groups,
 )
 from engine.training.forward import log_probabilities  # noqa: E402
-from engine.training.policy import Policy  # noqa: E402
+from engine.training.trained_model import TrainedModel  # noqa: E402
 from engine.weights.export import Exporter  # noqa: E402
+from engine.weights.hugging_face import HuggingFaceFolder  # noqa: E402
+from engine.weights.load import load as load_weights  # noqa: E402
 
 LEARNING_RATE = 1e-2
 UPDATES = 3
@@ -53,7 +52,7 @@ def main(given: dict) -> dict:
     with process_groups(layout, seed=1):
         optimizer = OptimizerConfig(lr=LEARNING_RATE, eps=given["eps"])
         training = TrainingConfig(dtype="float32", tokens_per_microbatch=1024)
-        policy = Policy(folder.config, layout, optimizer, training)
+        policy = TrainedModel(folder.config, layout, optimizer, training)
         load_weights(policy.chunks, folder)
         policy.parameters_changed()
         mine = samples[data_rank() :: data_ranks()]
@@ -79,7 +78,9 @@ def main(given: dict) -> dict:
     return answer
 
 
-def _scored(policy: Policy, rows: list[Row], mine: list, samples: list) -> dict[int, list[float]]:
+def _scored(
+    policy: TrainedModel, rows: list[Row], mine: list, samples: list
+) -> dict[int, list[float]]:
     """Log-probabilities of responses by the sample's number, where this rank has them."""
     found = log_probabilities(policy.chunks, rows, policy.scorer)
     if found is None:

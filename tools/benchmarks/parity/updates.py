@@ -17,17 +17,17 @@ from engine.algorithms.aggregation import sequence_mean_weights, token_mean_weig
 from engine.algorithms.grpo import grpo_loss
 from engine.algorithms.next_token import next_token_loss
 from engine.config.layout import LayoutConfig
-from engine.config.levers import row_multiple
-from engine.config.optimizer import OptimizerConfig
+from engine.config.trainer import OptimizerConfig
 from engine.config.training import TrainingConfig
+from engine.config.training_layout import row_multiple
 from engine.data.minibatches import plan_minibatches
 from engine.data.packing import PackedRow, pack, padded_length
 from engine.models.gpt import MtpMode
-from engine.models.shards import shards
 from engine.parallel.groups import data_rank, data_ranks
 from engine.training.forward import log_probabilities
-from engine.training.policy import Policy
+from engine.training.trained_model import TrainedModel
 from engine.weights.gather import Gatherer
+from engine.weights.shards import shards
 from tools.benchmarks.parity.compare import Outcome, Weights
 
 UPDATES = 3
@@ -114,16 +114,16 @@ def make_samples(words: int) -> list[Sample]:
 
 def _policy(
     layout: LayoutConfig, model: dict[str, Any], training: TrainingConfig, kind: str
-) -> Policy:
+) -> TrainedModel:
     optimizer = OptimizerConfig(lr=LEARNING_RATE, eps=EPS)
     mtp: MtpMode = "isolated" if kind == "grpo" else "joint"
-    policy = Policy(model, layout, optimizer, training, mtp=mtp)
+    policy = TrainedModel(model, layout, optimizer, training, mtp=mtp)
     initialise(policy)
     return policy
 
 
 @torch.no_grad()
-def initialise(policy: Policy) -> None:
+def initialise(policy: TrainedModel) -> None:
     """Give every tensor values that depend on its name alone, whoever holds which part of it."""
     for shard in shards(policy.chunks):
         seed = zlib.crc32(f"{shard.key}/{shard.expert}".encode())
@@ -172,7 +172,7 @@ def parity_rows(
     return rows
 
 
-def _score(policy: Policy, rows: list[ParityRow]) -> None:
+def _score(policy: TrainedModel, rows: list[ParityRow]) -> None:
     found = log_probabilities(policy.chunks, rows, policy.scorer)
     for row, logp in zip(rows, found or [], strict=False):
         row.old_logp = logp
@@ -198,6 +198,6 @@ def _grpo(logp: Tensor, entropy: Tensor, row: ParityRow) -> tuple[Tensor, dict[s
 LOSSES = {"sft": _sft, "grpo": _grpo}
 
 
-def _weights(policy: Policy) -> Weights | None:
+def _weights(policy: TrainedModel) -> Weights | None:
     whole = Gatherer(policy.chunks).gather()
     return whole if dist.get_rank() == 0 else None

@@ -36,8 +36,8 @@ import torch
 from pydantic import ValidationError
 
 from engine.config.layout import LayoutConfig
-from engine.config.levers import check_levers
 from engine.config.training import TrainingConfig
+from engine.config.training_layout import check_training_fits_layout
 from engine.errors import RunError, clear_errors
 from engine.models.memory import training_memory
 from engine.monitoring.environment import describe_environment
@@ -133,7 +133,7 @@ def _turn(
             tokens_per_microbatch=options.tokens_per_microbatch,
             **variant.keys,
         )
-        check_levers(training, layout)
+        check_training_fits_layout(training, layout)
         turns.precision = training.products
     except (ValidationError, ValueError) as error:
         turns.outcome, turns.reason = "refused", _sentence(error)

@@ -18,16 +18,16 @@ from torch import Tensor
 from engine.algorithms.aggregation import token_mean_weights
 from engine.algorithms.next_token import next_token_loss
 from engine.config.layout import LayoutConfig
-from engine.config.levers import row_multiple
-from engine.config.optimizer import OptimizerConfig
+from engine.config.trainer import OptimizerConfig
 from engine.config.training import TrainingConfig
+from engine.config.training_layout import row_multiple
 from engine.data.minibatches import plan_minibatches
 from engine.data.packing import PackedRow, pack, padded_length
 from engine.errors import RunError
-from engine.models.numerics import kernels_of
+from engine.models.transformer_config_args import kernels_of
 from engine.parallel.groups import data_rank, data_ranks
 from engine.platform import accelerator
-from engine.training.policy import Policy
+from engine.training.trained_model import TrainedModel
 from tools.benchmarks.memory import peak, release, resident, start_peak
 from tools.benchmarks.training.profile import Profile, profiled
 
@@ -119,7 +119,7 @@ def measured_steps(
     start_peak(device)
     before = resident(device)
     try:
-        policy = Policy(model, layout, OptimizerConfig(lr=LEARNING_RATE), training)
+        policy = TrainedModel(model, layout, OptimizerConfig(lr=LEARNING_RATE), training)
     except RunError as error:
         return Refused(str(error))
     rows = _rows(layout, training, lengths, model["vocab_size"])

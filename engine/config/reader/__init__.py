@@ -1,0 +1,1 @@
+"""Reading configuration files: YAML, overrides, keys, and the wording of every problem."""

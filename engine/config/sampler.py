@@ -1,0 +1,85 @@
+"""Sections of the sampler process: prompts, rollouts, rewards, evaluations."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from engine.config.inputs import PromptFile
+from engine.config.section import Section
+
+
+class PromptsConfig(Section):
+    """Prompt sets and the template around each problem."""
+
+    train: PromptFile = Field(description="JSON lines file with the problems to learn from")
+    held_out: PromptFile = Field(
+        description="JSON lines file with the problems of the evaluation, none of them in train"
+    )
+    template: Literal["plain", "r1_zero"] = Field(
+        description="text around a problem: plain adds nothing, r1_zero is DeepSeek-R1's table 1"
+    )
+
+    @field_validator("held_out")
+    @classmethod
+    def _is_another_file(cls, held_out: PromptFile, info: ValidationInfo) -> PromptFile:
+        if held_out == info.data.get("train"):
+            raise ValueError(f"expected another file than prompts.train, found {str(held_out)!r}")
+        return held_out
+
+
+class RolloutConfig(Section):
+    """Size of a rollout and how its answers are drawn."""
+
+    prompts_per_step: int = Field(ge=1, description="prompts of one rollout")
+    group_size: int = Field(
+        ge=2, description="answers to each prompt; advantages compare them, so at least two"
+    )
+    max_new_tokens: int = Field(ge=1, description="longest answer in tokens; longer ones are cut")
+    temperature: float = Field(
+        1.0, gt=0, description="of the sampling distribution; training uses the same"
+    )
+    wait_seconds: float = Field(
+        600, gt=0, description="limit in seconds of the trainer's wait for one finished rollout"
+    )
+
+    @property
+    def samples_per_step(self) -> int:
+        """Answers in one rollout."""
+        return self.prompts_per_step * self.group_size
+
+
+class AccuracyRewardConfig(Section):
+    """Is the answer right? Decided by killable workers, because verifiers can hang."""
+
+    weight: float = Field(ge=0, description="factor of this reward in the sum")
+    deadline_seconds: float = Field(
+        5.0, gt=0, description="a verification is killed after this many seconds: outcome timeout"
+    )
+    workers: int = Field(2, ge=1, description="verifying processes")
+
+
+class FormatRewardConfig(Section):
+    """Is the answer ``<think>...</think><answer>...</answer>``, and nothing else?"""
+
+    weight: float = Field(ge=0, description="factor of this reward in the sum")
+
+
+class RewardsConfig(Section):
+    """The rewards of R1-Zero: accuracy and format, with equal weight in the paper."""
+
+    accuracy: AccuracyRewardConfig = Field(description="the final answer equals the reference")
+    format: FormatRewardConfig = Field(description="thinking and answer stand in their tags")
+
+
+class EvaluationConfig(Section):
+    """How often, on how many held-out problems, and with which sampling."""
+
+    every: int = Field(ge=1, description="steps between evaluations; the last step has one anyway")
+    prompts: int = Field(ge=1, description="held-out problems asked")
+    samples_per_prompt: int = Field(1, ge=1, description="answers to each; accuracy is their mean")
+    temperature: float = Field(0.6, gt=0, description="of the sampling distribution")
+    top_p: float = Field(
+        0.95, gt=0, le=1, description="probability mass that is kept (nucleus sampling)"
+    )

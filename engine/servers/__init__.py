@@ -1,0 +1,1 @@
+"""SGLang servers: how they are started, where they compute, and how they are asked."""

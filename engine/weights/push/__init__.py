@@ -1,0 +1,1 @@
+"""Ways of giving the servers new weights; each is a file."""

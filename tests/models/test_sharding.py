@@ -1,0 +1,72 @@
+"""The arithmetic of who holds what is what megatron builds, rank by rank and piece by piece."""
+
+from __future__ import annotations
+
+import pytest
+from held_case import bounds, built_shards
+from small_models import MODELS
+
+from engine.config.layout import LayoutConfig
+from engine.models.sharding import Sharding
+from tools.benchmarks.rank_pool import RankPool
+
+EVEN = {"vocab_size": 68, "moe_intermediate_size": 28, "num_hidden_layers": 4}
+LATENT = {
+    **MODELS["deepseek_v3, yarn, 1 of 2 groups"],
+    **EVEN,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "num_nextn_predict_layers": 1,
+}
+CASES = {
+    "latent, one process": (LATENT, {"processes": 1}),
+    "latent, no query rank": ({**LATENT, "q_lora_rank": None}, {"processes": 2, "tp": 2}),
+    "latent, all": (LATENT, {"processes": 4, "tp": 2, "pp": 2, "ep": 2}),
+    "latent, experts' columns": (LATENT, {"processes": 4, "tp": 2, "ep": 2, "etp": 2}),
+    "glm, uneven virtual stages": (
+        {**MODELS["glm4_moe"], **EVEN, "n_routed_experts": 12, "num_nextn_predict_layers": 1},
+        {"processes": 4, "pp": 2, "vpp": 2, "ep": 2, "etp": 1},
+    ),
+    "softmax, ep over tp": (
+        {**MODELS["mixtral, tied, 4 of 5"], **EVEN, "num_local_experts": 6},
+        {"processes": 4, "tp": 2, "pp": 2, "ep": 2, "first_stage_layers": 1},
+    ),
+    "qk-norms, copies": (
+        {**MODELS["qwen3_moe"], **EVEN, "num_experts": 8},
+        {"processes": 4, "ep": 2},
+    ),
+    "biases, tied": ({**MODELS["qwen2, tied"], **EVEN}, {"processes": 4, "tp": 2, "pp": 2}),
+    "more ranks than groups": (
+        {**MODELS["qwen3"], **EVEN, "num_attention_heads": 8, "intermediate_size": 60},
+        {"processes": 4, "tp": 4},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with RankPool(4) as started:
+        yield started
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("config", "sizes"), CASES.values(), ids=CASES)
+def test_every_rank_holds_what_was_derived(pool, config, sizes):
+    layout = LayoutConfig.model_validate(sizes)
+    holdings = Sharding(config, layout)
+    built = pool.run(built_shards, layout, config=config)
+    for place, found in zip(holdings.rank_coordinates(), built, strict=True):
+        derived = [
+            (
+                held.whole.key,
+                held.whole.expert,
+                held.whole.shape,
+                bounds(held.place),
+                held.bytes(2) // held.elements,
+            )
+            for held in holdings.of(place)
+        ]
+        assert sorted(derived, key=str) == sorted((piece[:5] for piece in found), key=str)
+    spoken_for = [piece[:4] for found in built for piece in found if piece[5]]
+    assert len(spoken_for) == len(set(spoken_for)), "one rank speaks for each piece"
+    assert set(spoken_for) == {piece[:4] for found in built for piece in found}
