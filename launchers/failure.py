@@ -1,4 +1,4 @@
-"""Which of several ended processes is to blame, and how to say it. Pure logic."""
+"""Find the process whose death is the root cause of a failed run, and describe it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Death:
 
 
 def root_cause(deaths: Sequence[Death]) -> Death:
-    """The likeliest first cause among bad ``deaths`` of about the same moment (at least one).
+    """Return the likeliest first cause among bad ``deaths`` of about the same moment.
 
     Consequences can be seen before their cause: the sampler leaves on a broken connection while
     the server that broke it still unwinds. So a service's end, or a death by a signal that nothing
@@ -43,7 +43,7 @@ def root_cause(deaths: Sequence[Death]) -> Death:
 
 
 def sentence(death: Death, last_words: str | None, out_of_memory: bool = False) -> str:
-    """One sentence on ``death``.
+    """Return one sentence that describes ``death``.
 
     ``last_words`` is what the process itself named as the reason; ``out_of_memory``, whether the
     kernel has killed any process for want of memory during the run.
@@ -61,7 +61,7 @@ def sentence(death: Death, last_words: str | None, out_of_memory: bool = False) 
 
 
 def signal_name(number: int) -> str:
-    """``SIGKILL`` for 9; "signal 40" for a real-time signal, which has no name."""
+    """Return ``SIGKILL`` for 9; "signal 40" for a real-time signal, which has no name."""
     try:
         return signal.Signals(number).name
     except ValueError:

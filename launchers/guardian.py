@@ -1,4 +1,4 @@
-"""Two processes for one launcher, so that neither can be killed without the other cleaning up.
+"""Run a launcher as two processes, each of which cleans up if the other is killed.
 
 The process that the user started becomes the guardian. It forks the supervisor, which starts and
 watches the run in a session of its own, and from then on only passes signals on. Both are child
@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable
 from typing import Never
 
+from engine.platform.parent_death import become_subreaper, die_with_parent
 from launchers import process_tree
 from launchers.failure import signal_name
 
@@ -37,7 +38,7 @@ def run_guarded(supervise: Callable[[], int]) -> int:
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would hide all deaths
     signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_SIGNALS)
-    process_tree.become_subreaper()
+    become_subreaper()
     sys.stdout.flush()
     sys.stderr.flush()
     guardian = os.getpid()
@@ -57,8 +58,8 @@ def _become_supervisor(guardian: int, supervise: Callable[[], int]) -> Never:
     status = 1
     try:
         os.setsid()  # the terminal's Ctrl-C reaches the guardian only, and from there comes once
-        process_tree.become_subreaper()
-        process_tree.die_with_parent(guardian, GUARDIAN_DIED)
+        become_subreaper()
+        die_with_parent(guardian, GUARDIAN_DIED)
         status = supervise()
     except BaseException:
         traceback.print_exc()

@@ -18,14 +18,19 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel
 
-from engine.config.process import Ports, Process
 from engine.config.reader.loading import load
 from engine.errors import RunError, clear_errors
+from engine.platform.parent_death import die_with_parent
+from engine.run import result
+from engine.run.roles import Role
 from launchers import log_tail, run_folder
 from launchers.failure import Death, sentence
 from launchers.guardian import GUARDIAN_DIED, run_guarded
+from launchers.machine import check_machine, count_gpus
+from launchers.placing import place
 from launchers.ports import LoopbackPorts
-from launchers.process_tree import die_with_parent, out_of_memory_kills
+from launchers.process import Process
+from launchers.process_tree import out_of_memory_kills
 from launchers.supervisor import Ending, Failed, Finished, Stopped, Supervisor
 
 _GOES_ON = "the next start of the same command goes on from the last checkpoint"
@@ -34,11 +39,11 @@ _GOES_ON = "the next start of the same command goes on from the last checkpoint"
 class Recipe(Protocol):
     """What a launcher needs of a recipe module.
 
-    Of a ``Config`` it reads no more than ``run_dir``, a path.
+    Of a ``Config`` it reads ``run_dir``, a path, and where there is one the section ``training``.
     """
 
     Config: type[BaseModel]
-    processes: Callable[[Any, Ports], list[Process]]
+    roles: Callable[[Any], Sequence[Role]]
 
 
 def main() -> None:
@@ -62,11 +67,15 @@ def launch(arguments: Sequence[str]) -> int:
     recipe = find_recipe(parsed.recipe)
     config: Any = load(recipe.Config, parsed.config, parsed.overrides, check_inputs=True)
     run_dir: Path = config.run_dir
-    run_folder.lock(run_dir)
-    processes = recipe.processes(config, LoopbackPorts())
-    if not processes:
+    if result.is_complete(parsed.recipe, config):
         _say(f"run folder {run_dir} is complete already: nothing to start")
         return 0
+    check_machine(config)
+    run_folder.lock(run_dir)
+    file = run_dir / "config.yaml"
+    roles = recipe.roles(config)
+    gpus = count_gpus() if any(role.gpus for role in roles) else 0
+    processes = place(parsed.recipe, file, roles, LoopbackPorts(), gpus)
     for difference in run_folder.write_config(config, run_dir):
         _say(f"this run folder was started with another configuration: {difference}")
     logs = run_folder.make_logs(run_dir)
@@ -83,8 +92,8 @@ def find_recipe(name: str) -> Recipe:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise  # the recipe exists; something that it imports does not
         raise RunError(f"no recipe {name!r}; expected a module such as recipes.zero") from None
-    if not (hasattr(module, "Config") and hasattr(module, "processes")):
-        raise RunError(f"module {name!r} is not a recipe: it has no Config and processes()")
+    if not (hasattr(module, "Config") and hasattr(module, "roles")):
+        raise RunError(f"module {name!r} is not a recipe: it has no Config and roles()")
     return module
 
 

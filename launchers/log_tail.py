@@ -1,4 +1,4 @@
-"""The end of a process's log: what it said before it ended."""
+"""Read the end of a process's log, and find the reason for its end there."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _LONGEST_LINE = 500  # characters; SGLang prints all its arguments in one line o
 
 
 def header(name: str, command: Sequence[str]) -> str:
-    """The line that opens each start's part of a log, which is appended to across restarts."""
+    """Return the line that opens each start's part of a log, which restarts append to."""
     return f"{_HEADER}{name} at {time.strftime('%Y-%m-%d %H:%M:%S')}: {' '.join(command)}\n"
 
 
 def tail(log: Path, lines: int = 20) -> list[str]:
-    """The last ``lines`` lines that the latest start wrote to ``log``; empty without a log.
+    """Return the last ``lines`` lines that the latest start wrote to ``log``; [] without a log.
 
     Of a line that a progress bar has overwritten with carriage returns only the last state counts.
     """
@@ -43,7 +43,7 @@ def _shortened(line: str) -> str:
 
 
 def last_words(lines: Sequence[str]) -> str | None:
-    """What a process itself named as the reason of its end, if ``lines`` of its log tell.
+    """Return the reason that a process itself named for its end, if ``lines`` of its log have it.
 
     The last ``error: ...`` line, as ``engine.errors.clear_errors`` prints it; without one, the last
     line of the last traceback.

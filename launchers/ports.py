@@ -1,4 +1,4 @@
-"""TCP ports of 127.0.0.1 for a run's processes."""
+"""Find free TCP ports of 127.0.0.1 for a run's processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ATTEMPTS = 1_000
 
 
 class LoopbackPorts(Iterator[int]):
-    """Yields free ports, never the same one twice; implements ``engine.config.process.Ports``.
+    """Yields free ports, never the same one twice; implements ``launchers.placing.Ports``.
 
     Free ports are drawn from below the range that the kernel takes for outgoing connections: a
     server may need half a minute before it listens, and meanwhile any connection of any process
@@ -42,7 +42,7 @@ class LoopbackPorts(Iterator[int]):
         )
 
     def claim(self, port: int, key: str) -> int:
-        """Take the fixed ``port`` that configuration ``key`` asks for, and return it.
+        """Reserve the fixed ``port`` that configuration ``key`` asks for, and return it.
 
         Raises RunError when this run has given it away already or another process listens on it.
         """
@@ -78,7 +78,7 @@ def _is_free(port: int) -> bool:
 
 
 def _holder(port: int) -> str:
-    """Who listens on ``port``: "pid 123 (name)", or a word for what may not be seen."""
+    """Return who listens on ``port``: "pid 123 (name)", or a word for what may not be seen."""
     try:
         connections = psutil.net_connections(kind="tcp")
         for connection in connections:

@@ -62,7 +62,7 @@ python=$environment/bin/python
 echo "== 1 of 3: the environment"
 bash launchers/setup.sh
 
-zero=(recipes/configs/quickstart/zero.yaml seed="$seed" run_dir="$run" model="$base/model"
+zero=(recipes/configs/quickstart/zero.yaml seed="$seed" run_dir="$run" model="$base"
     prompts.train="$base/prompts/train.jsonl" prompts.held_out="$base/prompts/held_out.jsonl"
     "${overrides[@]}")
 "$python" -m recipes.zero "${zero[@]}" --print > /dev/null # a mistyped key is told before hard work

@@ -1,4 +1,4 @@
-"""A run's folder as launchers see it: one run at a time, and the configuration of its start."""
+"""Lock a run's folder for one launcher, and write the configuration and logs folder into it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _is_alive(pid: str) -> bool:
 
 
 def differences(before: Any, after: Any, path: str = "") -> list[str]:
-    """How configuration tree ``after`` differs from ``before``: "a.b: 1 -> 2" per leaf."""
+    """Return how configuration tree ``after`` differs from ``before``: "a.b: 1 -> 2" per leaf."""
     if isinstance(before, dict) and isinstance(after, dict):
         keys = [*before, *(key for key in after if key not in before)]
         return [
@@ -88,7 +88,7 @@ def write_config(config: BaseModel, run_dir: Path) -> list[str]:
 
 
 def make_logs(run_dir: Path) -> Path:
-    """The folder of the processes' logs, made if need be. Raises RunError when that fails."""
+    """Return the folder of the processes' logs, made if need be. Raises RunError if that fails."""
     logs = run_dir / "logs"
     try:
         logs.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Starts a run's processes, watches them, and ends all of them together.
+"""Start a run's processes, watch them, and end all of them together.
 
 Signals are not handled but waited for: they stay blocked and ``sigtimedwait`` hands them over one
 by one, between two steps of ordinary code. So there is nothing to poll, and no handler that could
@@ -16,11 +16,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.config.process import Process
 from engine.errors import RunError
+from engine.platform.parent_death import die_with_parent
 from launchers import log_tail, process_tree
 from launchers.failure import Death, root_cause
 from launchers.guardian import GUARDIAN_DIED, STOP_SIGNALS, WAITED_SIGNALS
+from launchers.process import Process
 
 SETTLE_SECONDS = 1.0  # after a bad death, to see what else has died and find the cause
 GRACE_SECONDS = 3.0  # between SIGTERM and SIGKILL
@@ -68,7 +69,7 @@ class _Child:
 
 
 class Supervisor:
-    """One run's processes, from their start to the end of the last of their descendants.
+    """One run's processes, from their start to the end of their last descendant.
 
     Must be used in the main thread of a process that is a child subreaper and has
     ``WAITED_SIGNALS`` blocked, both of which ``guardian.run_guarded`` provides.
@@ -84,7 +85,7 @@ class Supervisor:
     def run(
         self, processes: Sequence[Process], announce: Callable[[Ending], None] = lambda ending: None
     ) -> Ending:
-        """Start ``processes`` and return when the run is over and nothing of it is left.
+        """Start ``processes``; return when the run is over and all of its processes have ended.
 
         ``announce`` is told how the run ends before what still lives is stopped. Raises RunError
         when a process cannot be started; the others are then stopped too.
@@ -100,14 +101,14 @@ class Supervisor:
             self._stop(at_once=isinstance(ending, Stopped) and ending.signum == GUARDIAN_DIED)
 
     def log_of(self, name: str) -> Path:
-        """The log file of the process called ``name``."""
+        """Return the log file of the process called ``name``."""
         return self._log_dir / f"{name}.log"
 
     def _start(self, process: Process) -> None:
         launcher = os.getpid()
 
         def prepare() -> None:  # in the child, between fork and exec
-            process_tree.die_with_parent(launcher, signal.SIGKILL)
+            die_with_parent(launcher)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, WAITED_SIGNALS)
 
         env = {**os.environ, **_ENVIRONMENT, **process.env}
@@ -129,7 +130,7 @@ class Supervisor:
         self._children[popen.pid] = _Child(process, popen)
 
     def _watch(self) -> Ending:
-        """Wait for the first thing that ends the run."""
+        """Wait for what ends the run, and return it."""
         while True:
             if signum := self._wait(None):
                 return Stopped(signum)
@@ -148,7 +149,7 @@ class Supervisor:
         return Failed(cause, tuple(death for death in bad if death is not cause))
 
     def _stop(self, at_once: bool) -> None:
-        """SIGTERM to every process group, then SIGKILL to whatever lives after the grace period.
+        """Send SIGTERM to every process group, and SIGKILL to what runs after the grace period.
 
         A further stop signal (a second Ctrl-C) ends the grace period.
         """

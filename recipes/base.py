@@ -8,83 +8,112 @@ reinforcement learning. Both are kept: a second start finds them made.
 
 from __future__ import annotations
 
-import json
-import os
-import sys
+from typing import TYPE_CHECKING, Any
 
-from engine.config.process import Ports, Process
-from engine.config.reader.command_line import read
-from engine.errors import RunError, clear_errors
-from recipes.base_config import BaseConfig
+from pydantic import Field, ValidationInfo, field_validator
 
-Config = BaseConfig
+from engine.algorithms.next_token import next_token
+from engine.config.inputs import ModelConfigFile
+from engine.config.section import Section
+from engine.config.trainer import DataConfig, OptimizerConfig
+from engine.errors import RunError
+from engine.run.roles import Role, trainer
+from engine.run.run_config import RunConfig
+from engine.run.start import main
+from engine.run.step import scheduled_rate
+from recipes.chain_task.corpus import Corpus, CorpusConfig, Stage
+from recipes.chain_task.gate import GateConfig, gate_probability
+from recipes.chain_task.prompt_sets import PromptCounts, write_prompt_sets
+from recipes.chain_task.vocabulary import model_source
 
-HOST = "127.0.0.1"
-
-
-def processes(config: Config, ports: Ports) -> list[Process]:
-    """The trainer ranks; none where the base is already made.
-
-    Raises:
-        RunError: the folder holds a base that another configuration made, or this machine cannot
-            compute what the configuration asks for.
-    """
-    if is_made(config):
-        return []
-    from engine.models.transformer_config_args import check_machine
-
-    check_machine(config.training)
-    shared = {
-        "R1_ROLE": "trainer",
-        "MASTER_ADDR": HOST,
-        "MASTER_PORT": str(next(ports)),
-        "WORLD_SIZE": str(config.layout.processes),
-    }
-    command = (sys.executable, "-m", "recipes.base", str(config.run_dir / "config.yaml"))
-    return [
-        Process(
-            name=f"trainer-{rank}",
-            command=command,
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            console=rank == 0,
-        )
-        for rank in range(config.layout.processes)
-    ]
+if TYPE_CHECKING:
+    from engine.run.run import Run
 
 
-def is_made(config: Config) -> bool:
-    """Whether the base of this configuration is finished.
+class StageConfig(Section):
+    """One stage of pre-training: a corpus and how long and how fast it is learned."""
 
-    Raises:
-        RunError: another configuration's is.
-    """
-    if not config.result_file.is_file():
-        return False
-    made = json.loads(config.result_file.read_text())["config"]
-    wanted = config.model_dump(mode="json")
-    changes_nothing = {"run_dir", "data"}
-    differing = [k for k in wanted if k not in changes_nothing and wanted[k] != made.get(k)]
-    if differing:
+    corpus: Stage = Field(description="which stream of documents")
+    steps: int = Field(ge=1, description="optimizer updates")
+    documents_per_step: int = Field(ge=1, description="documents of one update, on all ranks")
+    optimizer: OptimizerConfig = Field(description="starts anew with the stage")
+
+
+class Config(RunConfig):
+    """Pre-training of the quickstart's base model."""
+
+    model: ModelConfigFile = Field(description="a Hugging Face config.json; weights are drawn")
+    data: DataConfig = DataConfig()
+    corpus: CorpusConfig = CorpusConfig()
+    stages: list[StageConfig] = Field(min_length=1, description="one after the other")
+    gate: GateConfig
+    prompts: PromptCounts = PromptCounts()
+
+    @field_validator("stages")
+    @classmethod
+    def _weights_outlive_stages(cls, stages: list[Any], info: ValidationInfo) -> list[Any]:
+        training = info.data.get("training")
+        if len(stages) > 1 and training is not None and training.fp8_parameters:
+            raise ValueError(
+                "expected one stage where training.fp8_parameters is true: the next stage's "
+                f"masters would start from rounded weights; found {len(stages)}"
+            )
+        return stages
+
+    @property
+    def steps(self) -> int:
+        """Updates of all stages together."""
+        return sum(stage.steps for stage in self.stages)
+
+    def at(self, step: int) -> tuple[StageConfig, int]:
+        """Return the stage that update ``step`` belongs to, and the update's number within it."""
+        for stage in self.stages:
+            if step < stage.steps:
+                return stage, step
+            step -= stage.steps
+        raise IndexError(f"the run has {self.steps} steps")
+
+
+def roles(config: Config) -> list[Role]:
+    """Return what a run needs: trainer ranks."""
+    return [trainer(config.layout, train)]
+
+
+def train(run: Run[Config]) -> None:
+    """Next-token training, stage after stage; then the gate, the model and the prompt sets."""
+    config, first = run.config, run.first_step
+    stage, _ = config.at(max(0, first - 1))
+    model = run.trained_model(stage.optimizer, source=model_source(config.model, config.run_dir))
+    run.resume(model)
+    for step in run.steps(config.steps, record_every=25):
+        stage, update = config.at(step.number)
+        if update == 0 or step.number == first:
+            corpus = Corpus(config.corpus, stage.corpus, seed=config.seed)
+            documents = stage.documents_per_step
+            batches = run.batches(config.data, corpus, documents, position=update * documents)
+        if update == 0 and step.number:  # the same weights under a fresh optimizer
+            model.restart_optimizer(stage.optimizer)
+        batch = next(batches)
+        rate = scheduled_rate(stage.optimizer, update, stage.steps)
+        updates = [model.update(batch.rows, next_token, batch.tokens, rate)]
+        step.log(updates, batch.tokens, rate=rate)
+    probability = gate_probability(run, model, config.gate, config.corpus.problems)
+    if probability < config.gate.min_probability:
         raise RunError(
-            f"run_dir: {config.run_dir} holds a base made with another {', '.join(differing)}; "
-            "choose another run_dir or remove that one"
+            f"gate.min_probability: the base gets through a full trace with probability "
+            f"{probability:.3f}, {config.gate.min_probability} is asked; give its first stage more "
+            f"steps, or take another seed"
         )
-    return True
-
-
-def main() -> None:
-    """One trainer rank."""
-    config = read(Config, "recipes.base")
-    if os.environ.get("R1_ROLE") != "trainer":
-        raise RunError("start a run with: python -m launchers.local recipes.base CONFIG")
-    from engine.platform import accelerator
-
-    accelerator.prepare(int(os.environ["LOCAL_RANK"]))
-    from recipes import base_training  # imports megatron, so only now
-
-    base_training.train(config)
+    if run.is_first_rank:
+        write_prompt_sets(
+            config.run_dir / "prompts",
+            config.corpus.problems,
+            train=config.prompts.train,
+            held_out=config.prompts.held_out,
+            seed=config.seed,
+        )
+    run.finish(model, config.steps, {"gate_probability": probability})
 
 
 if __name__ == "__main__":
-    with clear_errors():
-        main()
+    main("recipes.base", Config, roles)

@@ -3,97 +3,83 @@
     python -m recipes.zero CONFIG [key=value ...] --check          validate a configuration
     python -m launchers.local recipes.zero CONFIG [key=value ...]  run it on this machine
 
-Source: DeepSeek-R1 (arXiv 2501.12948), section 2.2; the loop is in ``recipes/zero_training.py``.
+Source: DeepSeek-R1 (arXiv 2501.12948), section 2.2. The algorithm is the configuration's choice.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
+from typing import TYPE_CHECKING
 
-from engine.config.process import Ports, Process
-from engine.config.reader.command_line import read
-from engine.errors import RunError, clear_errors
-from recipes.zero_config import ZeroConfig
+from pydantic import Field, ValidationInfo, field_validator
 
-Config = ZeroConfig
+from engine.config.sampler import EvaluationConfig, PromptsConfig, RolloutConfig
+from engine.config.servers import ServersConfig
+from engine.config.trainer import MonitoringConfig, OptimizerConfig, ParityConfig, ReferenceConfig
+from engine.rewards.table import RewardsConfig
+from engine.run import rollout_rules
+from engine.run.roles import Role, sampler, servers, trainer
+from engine.run.run_config import RunConfig
+from engine.run.sections import AlgorithmConfig
+from engine.run.start import main
 
-HOST = "127.0.0.1"
+if TYPE_CHECKING:
+    from engine.run.run import Run
 
 
-def processes(config: Config, ports: Ports) -> list[Process]:
-    """The run's processes on one machine: trainer ranks, servers, one sampler.
+class Config(RunConfig):
+    """DeepSeek-R1-Zero: reinforcement learning on a base model, without supervised fine-tuning."""
 
-    Raises:
-        RunError: this machine cannot compute what the configuration asks for.
-    """
-    import torch
-
-    from engine.models.transformer_config_args import check_machine
-    from engine.platform.accelerator import has_gpu
-    from engine.servers.command import SERVERS_VARIABLE, servers
-    from engine.servers.placement import gpus_of_servers
-
-    check_machine(config.training)
-    wanted, share = config.servers.count * config.servers.tp, config.servers.share_gpus
-    gpus = None
-    if has_gpu():
-        available = torch.cuda.device_count()
-        gpus = gpus_of_servers(config.layout.processes, wanted, available, share=share)
-    servers_of_run = servers(
-        config.model,
-        ports,
-        count=config.servers.count,
-        port=config.servers.port,
-        tp=config.servers.tp,
-        max_total_tokens=config.servers.max_total_tokens,
-        gpus=gpus,
-        seed=config.seed,
+    steps: int = Field(ge=1, description="training steps: one rollout and its updates each")
+    optimizer: OptimizerConfig = Field(description="AdamW and its learning rate")
+    prompts: PromptsConfig = Field(description="the problems that are asked")
+    rollout: RolloutConfig = Field(description="the answers that are sampled for one step")
+    servers: ServersConfig = Field(description="the SGLang servers that sample")
+    rewards: RewardsConfig = Field(description="what an answer is rewarded for")
+    algorithm: AlgorithmConfig = Field(description="how the policy learns from rewarded answers")
+    minibatches: int = Field(
+        1, ge=1, description="updates per rollout; each sees its own share of the samples"
     )
-    urls = {server.name: server.url for server in servers_of_run}
-    shared = {
-        "R1_CONTROL": f"{HOST}:{next(ports)}",
-        SERVERS_VARIABLE: json.dumps(urls),
-        "MASTER_ADDR": HOST,
-        "MASTER_PORT": str(next(ports)),
-        "WORLD_SIZE": str(config.layout.processes),
-        # A store that closes when a run ends is no news; torch would print C++ stack traces.
-        "TORCH_CPP_LOG_LEVEL": "ERROR",
-    }
-    command = (sys.executable, "-m", "recipes.zero", str(config.run_dir / "config.yaml"))
-    trainers = [
-        Process(
-            name=f"trainer-{rank}",
-            command=command,
-            env={**shared, "R1_ROLE": "trainer", "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            console=rank == 0,
-        )
-        for rank in range(config.layout.processes)
-    ]
-    sampler = Process("sampler", command, {**shared, "R1_ROLE": "sampler"})
-    return [*(server.process for server in servers_of_run), *trainers, sampler]
+    reference: ReferenceConfig = Field(description="what the KL term holds the policy near")
+    evaluation: EvaluationConfig = Field(description="measuring on held-out problems")
+    parity: ParityConfig = Field(description="trainer and sampler must mean the same model")
+    monitoring: MonitoringConfig = Field(description="full samples shown in TensorBoard")
+
+    @field_validator("rollout", "servers", "minibatches")
+    @classmethod
+    def _fits(cls, value: object, info: ValidationInfo) -> object:
+        return rollout_rules.check(value, info)
 
 
-def main() -> None:
-    """One process of the run, by ``R1_ROLE``; without it, the command line above."""
-    config = read(Config, "recipes.zero")
-    role = os.environ.get("R1_ROLE")
-    if role == "trainer":
-        from engine.platform import accelerator
+def roles(config: Config) -> list[Role]:
+    """Return what a run needs: servers, trainer ranks, one sampler."""
+    return [servers(config.servers), trainer(config.layout, train), sampler()]
 
-        accelerator.prepare(int(os.environ["LOCAL_RANK"]))
-        from recipes import zero_training  # imports megatron, so only now
 
-        zero_training.train(config)
-    elif role == "sampler":
-        from recipes import zero_sampling
-
-        zero_sampling.main(config)
-    else:
-        raise RunError("start a run with: python -m launchers.local recipes.zero CONFIG")
+def train(run: Run[Config]) -> None:
+    """Sample groups, reward them by rule, improve the policy."""
+    config, algorithm = run.config, run.config.algorithm.chosen
+    policy = run.trained_model(
+        config.optimizer,
+        temperature=config.rollout.temperature,
+        mtp="isolated",  # the head follows the policy; what was sampled is no teacher for it
+    )
+    reference = run.reference(policy, config.reference) if algorithm.uses_reference else None
+    run.resume(policy, reference)
+    sampling = run.sampling(policy)
+    for step in run.steps(config.steps):
+        batch = sampling.batch(step, algorithm, config.minibatches)
+        compared = batch.fill_old_logprobs(policy, config.parity.routing_tie)
+        sampling.check_parity(compared, step)
+        batch.fill_reference_logprobs(reference, policy)
+        rate = step.learning_rate(config.optimizer)
+        updates = batch.train(policy, rate)
+        if reference is not None:
+            reference.refresh_if_due(policy, version=step.number + 1)
+        sampling.push(version=step.number + 1)
+        sampling.log(step, batch, updates, rate)
+    figures = sampling.finish()
+    run.finish(policy, config.steps, figures, template=config.prompts.template)
 
 
 if __name__ == "__main__":
-    with clear_errors():
-        main()
+    main("recipes.zero", Config, roles)

@@ -1,1 +1,1 @@
-"""The mathematics of the recipes: pure functions of tensors."""
+"""The mathematics of the recipes: objects and functions of tensors, and nothing else."""

@@ -1,59 +1,44 @@
-"""Group Relative TrainedModel Optimization: the loss that DeepSeek-R1-Zero was taught with."""
+"""GRPO, Group Relative Policy Optimization: what DeepSeek-R1-Zero was taught with.
+
+DeepSeekMath (arXiv 2402.03300), eq. 3 and 4; DeepSeek-R1 (arXiv 2501.12948), eq. 1 to 3. Of G
+answers o_i to one question, with rewards r_i, it maximises
+
+    1/G sum_i 1/|o_i| sum_t ( min(ratio_it A_i, clip(ratio_it, 1 - eps, 1 + eps) A_i) - beta KL_it )
+
+    A_i = (r_i - mean(r)) / std(r)      ratio_it = pi(o_it) / pi_old(o_it)      KL_it: k3
+
+Defaults: beta = 0.001 is R1-Zero's. Neither paper says which epsilon it took; 0.2 is PPO's
+(arXiv 1707.06347, table 1). R1's first stage of reinforcement learning takes 10 (``clip_low: 10``,
+``clip_high: 10``), which bounds ratios from above only.
+"""
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from engine.algorithms.aggregation import weighted_only, weighted_sum
-from engine.algorithms.kl import k3
-from engine.algorithms.policy_loss import clipped_policy_loss
+from engine.algorithms.advantages import group_advantages
+from engine.algorithms.aggregation import sequence_mean_weights
+from engine.algorithms.algorithm import BatchSizes
+from engine.algorithms.clipped import ClippedAlgorithm
+from engine.algorithms.kl import KlCoefficient
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-def grpo_loss(
-    logp: Tensor,
-    old_logp: Tensor,
-    reference_logp: Tensor,
-    advantages: Tensor,
-    weights: Tensor,
-    *,
-    clip: float,
-    kl_coefficient: float,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the loss of one microbatch and its metrics.
+class Grpo(ClippedAlgorithm):
+    """GRPO: advantages relative to the group, clipped ratios, mean over samples, KL in the loss."""
 
-    DeepSeekMath (arXiv 2402.03300) eq. 3, DeepSeek-R1 (arXiv 2501.12948) eq. 1, negated:
+    kl_coefficient: KlCoefficient = 0.001
 
-        sum_t w_t * (-min(ratio_t A_t, clip(ratio_t, 1 - eps, 1 + eps) A_t) + beta * KL_t)
+    def advantages(self, rewards: Tensor, groups: Tensor) -> Tensor:
+        """Return (r - mean) / std within each group; 0 where all rewards of a group are equal."""
+        return group_advantages(rewards, groups)
 
-    with w_t = 1 / (samples * |o_i|) (``sequence_mean_weights``), A_t the group-relative advantage
-    (``group_advantages``) and KL_t the k3 estimate.
+    def token_weights(self, lengths: Sequence[int], sizes: BatchSizes) -> list[float]:
+        """Return minibatches / (samples * |o_i|): the mean over samples of the mean over tokens."""
+        return sequence_mean_weights(lengths, sizes.samples / sizes.minibatches)
 
-    Args:
-        logp: [T] log-probabilities of the sampled tokens under the policy; gets the gradient.
-        old_logp: [T] under the policy that sampled them.
-        reference_logp: [T] under the reference model.
-        advantages: [T].
-        weights: [T], 0 outside responses. Tokens of weight 0 contribute nothing, whatever the other
-            tensors hold there.
-        clip: eps.
-        kl_coefficient: beta.
-    Returns:
-        The scalar loss, and detached scalars ``loss``, ``policy_loss``, ``kl``, ``ratio`` and
-        ``clip_fraction`` (share of tokens whose gradient the clip stopped). All of them are sums
-        over tokens of weight * value: those of a minibatch are the sums of its microbatches' and
-        ranks'.
-    """
-    logp, old_logp, reference_logp, advantages = weighted_only(
-        weights, logp, old_logp, reference_logp, advantages
-    )
-    policy = clipped_policy_loss(logp, old_logp, advantages, clip=clip)
-    kl = k3(logp, reference_logp)
-    loss = weighted_sum(policy.loss + kl_coefficient * kl, weights)
-    metrics = {
-        "loss": loss.detach(),
-        "policy_loss": weighted_sum(policy.loss.detach(), weights),
-        "kl": weighted_sum(kl.detach(), weights),
-        "ratio": weighted_sum(policy.ratio, weights),
-        "clip_fraction": weighted_sum(policy.clipped.to(weights.dtype), weights),
-    }
-    return loss, metrics
+
+ALGORITHM = Grpo

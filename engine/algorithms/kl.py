@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KlCoefficient = Annotated[
+    float,
+    Field(
+        ge=0,
+        description="beta: weight of the KL divergence from the reference model; with 0 no "
+        "reference model is built",
+    ),
+]
+"""An option that all algorithms have: weight of :func:`k3` beside the policy's loss."""
 
 
 def k3(logp: Tensor, reference_logp: Tensor) -> Tensor:
@@ -19,4 +33,4 @@ def k3(logp: Tensor, reference_logp: Tensor) -> Tensor:
     """
     log_ratio = reference_logp.detach() - logp
     # expm1: where both models agree, exp(x) - 1 would round the whole estimate away.
-    return torch.expm1(log_ratio) - log_ratio
+    return log_ratio.expm1() - log_ratio

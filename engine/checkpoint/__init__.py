@@ -1,1 +1,1 @@
-"""Sharded checkpoints of a run: saved whole or not at all, loaded where the run left off."""
+"""Save and load a run's sharded checkpoints, whole or not at all."""

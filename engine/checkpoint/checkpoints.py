@@ -1,4 +1,4 @@
-"""A run's checkpoints: saved while training goes on, found again, verified, loaded."""
+"""Save a run's checkpoints while training goes on, and find, verify and load them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Save:
     writing: ForkedWriter[Written] | Done[Written] | Failed
 
     def outcome(self) -> Done[Written] | Failed | None:
-        """What became of this rank's writing; None while it goes on."""
+        """Return the outcome of this rank's writing; None while it goes on."""
         return self.writing.outcome() if isinstance(self.writing, ForkedWriter) else self.writing
 
 
@@ -87,7 +87,7 @@ class Checkpoints:
             self.finish()
 
     def poll(self) -> None:
-        """Once a step: if every rank has written its files, the checkpoint becomes whole.
+        """Make the checkpoint whole if every rank has written its files; to be called once a step.
 
         Raises:
             RunError: some rank could not write them. What it wrote is gone, earlier checkpoints
@@ -121,7 +121,7 @@ class Checkpoints:
                 time.sleep(PAUSE_SECONDS)
 
     def latest(self) -> int | None:
-        """The step of the newest checkpoint that verifies; None where none was ever written.
+        """Return the step of the newest checkpoint that verifies; None where none was ever written.
 
         Newer ones that are damaged are set aside as ``*.damaged``, with a warning on stderr.
 
@@ -144,7 +144,7 @@ class Checkpoints:
         return None
 
     def load(self, step: int, training: TrainingState) -> dict[str, Any]:
-        """Make ``training`` and the random generators those that ``save`` found.
+        """Restore ``training`` and the random generators as ``save`` found them.
 
         The layout may be another one than that of ``save``; the random generators are then seeded
         afresh, which rank 0 says.
@@ -172,7 +172,7 @@ class Checkpoints:
         self._discard(save, f"{why}, on rank {rank}" if len(reasons) > 1 else str(why))
 
     def _complete(self, written: Written) -> None:
-        """All ranks have written: index, manifest, name."""
+        """Give the checkpoint, which all ranks have written, its index, manifest and name."""
         save = self._in_flight
         assert save is not None
         all_written: list[Any] = [None] * dist.get_world_size()
@@ -203,7 +203,7 @@ class Checkpoints:
         )
 
     def _verify(self, step: int) -> str | None:
-        """Read the checkpoint of ``step``, each rank a part of it; what is wrong with it."""
+        """Return what is wrong with the checkpoint of ``step``; each rank reads a part of it."""
         problem = loading.problem(self.folders.folder(step))
         if problem is None:
             self._verified.add(step)
@@ -224,7 +224,7 @@ class Checkpoints:
             )
 
     def _on_first_rank(self, function: Any, what: str) -> Any:
-        """What ``function`` returns on rank 0, on all ranks; its OSError as a RunError on all."""
+        """Return on all ranks what ``function`` returns on rank 0; its OSError becomes RunError."""
         answer: list[Any] = [run_here(function) if dist.get_rank() == 0 else None]
         dist.broadcast_object_list(answer)
         if isinstance(answer[0], Failed):

@@ -1,4 +1,4 @@
-"""The files of a checkpoint, in megatron's ``torch_dist`` format: planned together, written apart.
+"""Write a checkpoint's files in megatron's ``torch_dist`` format, each rank its own.
 
 Planning is quick and a collective; it leaves each rank with the pieces that it alone will write.
 Writing needs no other rank and may happen in a child process. Finishing is rank 0's: it learns
@@ -30,13 +30,13 @@ from torch.distributed.checkpoint.storage import WriteResult
 from engine.checkpoint.manifest import Digest, digest
 
 RECORD = "run.json"
-"""What of the checkpoint is not tensors: step, layout, updates of the optimizer, progress."""
+"""The file of all that is no tensor: step, layout, updates of the optimizer, progress."""
 _FORMAT = ("torch_dist", 1)
 
 
 @dataclass(frozen=True)
 class Written:
-    """What one rank has written.
+    """The pieces and files that one rank has written.
 
     Attributes:
         pieces: where each piece of each tensor lies, for the index.
@@ -48,7 +48,7 @@ class Written:
 
 
 class Planning(TorchDistSaveShardedStrategy):
-    """megatron's saving up to the point where it would start processes of its own.
+    """megatron's saving strategy, stopped before it starts processes of its own.
 
     One per run: the structure of the state is checked at the first save only.
     """
@@ -66,7 +66,7 @@ class Planning(TorchDistSaveShardedStrategy):
         return Files(folder, self._writer, self._index, common, record)
 
     def _get_save_and_finalize_callbacks(self, writer: Any, planned: Any) -> AsyncRequest:
-        """Called at the end of ``async_save``; on rank 0 the plan has an index of all tensors."""
+        """Keep the writer and, on rank 0, the index; called at the end of ``async_save``."""
         self._writer, (_, self._index, _) = writer, planned
         return AsyncRequest(None, (), [])
 
@@ -89,7 +89,7 @@ class Files:
         self._is_first = dist.get_rank() == 0
 
     def take_snapshot(self) -> None:
-        """Have every tensor in host memory that a forked child sees unchanged."""
+        """Copy to host memory what a forked child would not see unchanged."""
         staged = FileSystemWriterAsync.preload_tensors(self._buckets)  # from GPUs
         self._buckets = [
             (path, name, (objects, [(item, _private(tensor)) for item, tensor in tensors]))
@@ -109,7 +109,7 @@ class Files:
         return Written(pieces, {file.name: digest(file) for file in files})
 
     def finish(self, written: Sequence[Written]) -> dict[str, Digest]:
-        """On rank 0, when all have written: write the index of all tensors.
+        """Write the index of all tensors, on rank 0 when all have written.
 
         Returns:
             The digests of the whole checkpoint's files, by name.
@@ -149,5 +149,5 @@ class Files:
 
 
 def _private(tensor: torch.Tensor) -> torch.Tensor:
-    """A fork does not freeze memory shared between processes, and maybe not page-locked memory."""
+    """Return a copy of a tensor that a fork does not freeze; shared, or maybe page-locked."""
     return tensor.clone() if tensor.is_shared() or tensor.is_pinned() else tensor

@@ -1,4 +1,4 @@
-"""The ``checkpoints/`` folder of a run: which checkpoints are whole, which is last, which may go.
+"""Name, order and delete the checkpoints in a run's ``checkpoints/`` folder.
 
 ``000012``             whole, of step 12
 ``000012.partial-*``   being written, or left by a crash
@@ -30,20 +30,20 @@ class CheckpointFolders:
         self.root, self.keep = root, keep
 
     def steps(self) -> list[int]:
-        """Steps with a whole checkpoint, ascending."""
+        """Return the steps with a whole checkpoint, ascending."""
         return sorted(int(folder.name) for folder in self._entries() if folder.name.isdigit())
 
     def latest(self) -> int | None:
-        """The newest whole checkpoint's step, None where there is none."""
+        """Return the newest whole checkpoint's step, None where there is none."""
         steps = self.steps()
         return steps[-1] if steps else None
 
     def folder(self, step: int) -> Path:
-        """Where the whole checkpoint of ``step`` lies."""
+        """Return the folder of the whole checkpoint of ``step``."""
         return self.root / f"{step:06d}"
 
     def begin(self, step: int) -> Path:
-        """An empty folder to write the checkpoint of ``step`` into; leftovers of a crash go.
+        """Return a new folder to write the checkpoint of ``step`` into; clean up after crashes.
 
         Its name is new each time: a writer of an earlier run that is somehow still alive on
         another machine cannot reach into it.
@@ -54,24 +54,24 @@ class CheckpointFolders:
         return partial
 
     def commit(self, step: int, partial: Path) -> None:
-        """Declare what ``begin`` gave out whole, then delete checkpoints beyond ``keep``."""
+        """Declare the folder of ``begin`` whole, then delete checkpoints beyond ``keep``."""
         sync(partial)
-        if (place := self.folder(step)).exists():
-            place.rename(place.with_suffix(".replaced"))
-        partial.rename(place)
+        if (whole := self.folder(step)).exists():
+            whole.rename(whole.with_suffix(".replaced"))
+        partial.rename(whole)
         sync(self.root)
         self.clean()
         for old in self.steps()[: -self.keep]:
             _remove(self.folder(old))
 
     def quarantine(self, step: int) -> Path:
-        """Take the damaged checkpoint of ``step`` out of the row; where it lies now."""
+        """Rename the damaged checkpoint of ``step`` and return its new folder."""
         aside = self.folder(step).with_suffix(".damaged")
         shutil.rmtree(aside, ignore_errors=True)
         return self.folder(step).rename(aside)
 
     def clean(self) -> None:
-        """Finish what a crash interrupted: half written and half deleted checkpoints go."""
+        """Delete what a crash left half written or half deleted."""
         for entry in self._entries():
             if re.fullmatch(r"\d+\.replaced", entry.name):
                 if entry.with_suffix("").exists():
@@ -86,10 +86,10 @@ class CheckpointFolders:
 
 
 def _remove(folder: Path) -> None:
-    """Delete ``folder``, under a name that says so: a crash in the middle leaves no half of it."""
-    doomed = folder
+    """Rename ``folder``, then delete it: a crash in the middle leaves no half of a whole one."""
+    removed = folder
     if folder.suffix in ("", ".replaced"):
-        doomed = folder.with_suffix(".removed")
-        shutil.rmtree(doomed, ignore_errors=True)
-        folder.rename(doomed)
-    shutil.rmtree(doomed)
+        removed = folder.with_suffix(".removed")
+        shutil.rmtree(removed, ignore_errors=True)
+        folder.rename(removed)
+    shutil.rmtree(removed)

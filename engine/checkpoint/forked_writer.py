@@ -1,4 +1,4 @@
-"""A function in a forked child process, while this process goes on.
+"""Run a function in a forked child process while this process goes on, and collect its outcome.
 
 Why fork: the child sees this process's memory as it was at the moment of the fork, so a checkpoint
 of tensors in host memory needs no copy of them, and neither the interpreter lock nor the trainer
@@ -14,7 +14,6 @@ therefore dies with its parent: otherwise the other ranks would not notice that 
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import signal
@@ -26,10 +25,9 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Generic, NoReturn, TypeVar
 
-T = TypeVar("T")
+from engine.platform.parent_death import die_with_parent
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_libc = ctypes.CDLL(None, use_errno=True)  # loaded here: not between fork and the first statement
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Failed:
 
 
 def run_here(function: Callable[[], T]) -> Done[T] | Failed:
-    """Call ``function`` in this process."""
+    """Call ``function`` in this process and return its outcome."""
     try:
         return Done(function())
     except Exception as error:
@@ -55,14 +53,14 @@ def run_here(function: Callable[[], T]) -> Done[T] | Failed:
 
 
 class ForkedWriter(Generic[T]):
-    """``function`` in a forked child, and what became of it.
+    """A function running in a forked child, and its outcome.
 
     Attributes:
         pid: the child's process id; 0 once it has been collected.
     """
 
     def __init__(self, function: Callable[[], T], limit_seconds: float) -> None:
-        """Start it. That this fails is an outcome too, not an exception.
+        """Start the child. A failed start is an outcome, not an exception.
 
         Args:
             function: returns something that can be pickled; see above for what it must not touch.
@@ -75,14 +73,14 @@ class ForkedWriter(Generic[T]):
         sys.stdout.flush()
         sys.stderr.flush()
         try:
-            self.pid = _fork(lambda: _live(function, answers, parent))
+            self.pid = _fork(lambda: _run_child(function, answers, parent))
         except OSError as error:
             self.pid = 0
             self._outcome = Failed(f"no process for writing can be started ({error.strerror})")
         answers.close()
 
     def outcome(self) -> Done[T] | Failed | None:
-        """What became of it; None while it runs. Does not block."""
+        """Return the function's outcome; None while it runs. Does not block."""
         if self._outcome is None:
             self._outcome = self._look()
             if self._outcome is not None:
@@ -90,13 +88,13 @@ class ForkedWriter(Generic[T]):
         return self._outcome
 
     def kill(self) -> None:
-        """End the child, if it still runs, and collect it."""
+        """Kill the child, if it still runs, and collect it."""
         if self.pid:
             os.kill(self.pid, signal.SIGKILL)  # cannot hit another: the pid is ours until collected
             self._collect()
 
     def _collect(self) -> int:
-        """Wait for the child's end; its exit code, or minus the number of the signal."""
+        """Wait for the child's end and return its exit code, or minus the signal's number."""
         _, status = os.waitpid(self.pid, 0)
         self.pid = 0
         return os.waitstatus_to_exitcode(status)
@@ -113,8 +111,8 @@ class ForkedWriter(Generic[T]):
         return None
 
 
-def _fork(live: Callable[[], NoReturn]) -> int:
-    """Fork; the child lives ``live``, and never collects garbage.
+def _fork(child: Callable[[], NoReturn]) -> int:
+    """Fork a child that calls ``child`` and never collects garbage.
 
     Its garbage is the parent's, perhaps tensors on a GPU, which must not be freed from here.
 
@@ -129,23 +127,22 @@ def _fork(live: Callable[[], NoReturn]) -> int:
     try:
         pid = os.fork()
         if pid == 0:
-            live()
+            child()
         return pid
     finally:
         if collects:
             gc.enable()
 
 
-def _live(function: Callable[[], T], answers: Connection, parent: int) -> NoReturn:
-    """The child's life. It must never return into the copy of the trainer that it is."""
+def _run_child(function: Callable[[], T], answers: Connection, parent: int) -> NoReturn:
+    """Send the outcome of ``function`` and exit; never return into the copy of the trainer."""
     code = 1
     try:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == parent:  # otherwise the parent died before the line above
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
-            answers.send(run_here(function))
-            code = 0
+        die_with_parent(parent)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
+        answers.send(run_here(function))
+        code = 0
     finally:
         os._exit(code)
 
@@ -157,7 +154,7 @@ def _ending(exit_code: int) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """The cause of ``error`` as a clause: an OSError deep inside tells more than what wraps it."""
+    """Return the cause of ``error`` as a clause: an OSError inside tells more than its wrapper."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:

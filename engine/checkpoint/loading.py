@@ -1,4 +1,4 @@
-"""Putting a verified checkpoint back into a running model, whatever layout it was saved in."""
+"""Load a verified checkpoint into a running model, whatever layout it was saved in."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OTHER = ("optimizer.", "reference.", "random")
 
 
 def load(folder: Path, training: TrainingState, seed: int) -> dict[str, Any]:
-    """Make ``training`` and the random generators those that were saved; a collective.
+    """Restore ``training`` and the random generators from ``folder``; a collective.
 
     Args:
         seed: the run's; where the layout is another one it seeds the random generators.
@@ -54,13 +54,13 @@ def load(folder: Path, training: TrainingState, seed: int) -> dict[str, Any]:
 
 
 def say(warning: str) -> None:
-    """Rank 0 writes ``warning`` to stderr."""
+    """Write ``warning`` to stderr, on rank 0."""
     if dist.get_rank() == 0:
         print(f"warning: {warning}", file=sys.stderr, flush=True)
 
 
 def problem(folder: Path) -> str | None:
-    """What is wrong with the files of ``folder``; each rank reads a part of them, a collective."""
+    """Return what is wrong with the files of ``folder``, each rank reading a part; a collective."""
     ranks = dist.get_world_size()
     problems: list[str | None] = [None] * ranks
     dist.all_gather_object(problems, manifest.problem(folder, dist.get_rank(), ranks))
@@ -80,7 +80,7 @@ def reading(folder: Path) -> Iterator[None]:
 
 
 def read(folder: Path, request: dict[str, Any], *, beside: tuple[str, ...]) -> dict[str, Any]:
-    """Read what ``request`` asks for.
+    """Read the tensors that ``request`` describes, and return the state.
 
     Args:
         beside: beginnings of keys that the checkpoint may hold beside it.

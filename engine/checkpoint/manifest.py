@@ -1,6 +1,6 @@
-"""The manifest of a checkpoint: size and digest of every file, so that damage is never loaded.
+"""Write and check a checkpoint's manifest: size and digest of every file.
 
-It is written last, when all other files are on the disk.
+So damage is never loaded. It is written last, when all other files are on the disk.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Digest:
-    """What a file must contain.
+    """Size and digest of a file's content.
 
     Attributes:
         bytes: its size.
@@ -33,7 +33,7 @@ class Digest:
 
 
 def digest(file: Path) -> Digest:
-    """Read ``file`` once. Raises OSError when it cannot be read."""
+    """Return the digest of ``file``, read once. Raises OSError when it cannot be read."""
     hasher, size = blake3(), 0
     buffer = memoryview(bytearray(_BLOCK))
     with file.open("rb", buffering=0) as content:
@@ -44,7 +44,7 @@ def digest(file: Path) -> Digest:
 
 
 def write(folder: Path, digests: Mapping[str, Digest]) -> None:
-    """Declare what the files of ``folder`` contain, by name; on the disk when this returns.
+    """Write the manifest of ``folder``, digests by file name; on the disk when this returns.
 
     Raises:
         RunError: the file system refuses.
@@ -53,7 +53,7 @@ def write(folder: Path, digests: Mapping[str, Digest]) -> None:
 
 
 def problem(folder: Path, part: int = 0, parts: int = 1, largest: float = math.inf) -> str | None:
-    """What is wrong with the checkpoint in ``folder``: one clause that names the file.
+    """Return what is wrong with the checkpoint in ``folder``: one clause that names the file.
 
     Args:
         part, parts: look at each ``parts``-th file, beginning with number ``part``; so several

@@ -1,4 +1,4 @@
-"""The optimizer's state by the parameter it belongs to, whatever optimizers hold it in a layout.
+"""Save and restore the optimizer's state by parameter, whatever optimizers hold it in a layout.
 
 megatron trains with several optimizers, chained: one for dense parameters, one for experts, empty
 where a pipeline stage has none. Its own state dict has one entry per optimizer, and for each the
@@ -7,7 +7,7 @@ does not load into one. Here only two things are saved: the tensors (master weig
 moment), under the checkpoint key of their parameter; and the number of updates, which is the same
 for all. Hyperparameters are configuration, not state, and stay those of the running optimizer.
 
-Each rank owns a range of each flattened parameter (ZeRO-1) and saves just that, as shard_slices of
+Each rank owns a range of each flattened parameter (ZeRO-1) and saves just that, as slices of
 the whole tensor: nothing is gathered and nothing copied. megatron's layout-independent form
 ("fully_reshardable") gathers everything on every rank instead, three float32 copies of the
 parameters, while training waits.
@@ -36,7 +36,7 @@ KINDS = ("param", "exp_avg", "exp_avg_sq")
 
 
 def sharded(optimizer: Any, model: dict[str, Any]) -> dict[str, Any]:
-    """Every state tensor of this rank as megatron's sharded tensors, views of the state itself.
+    """Return this rank's state tensors as megatron's sharded tensors, views of the state itself.
 
     Args:
         optimizer: megatron's chained optimizer.
@@ -55,7 +55,7 @@ def sharded(optimizer: Any, model: dict[str, Any]) -> dict[str, Any]:
 
 @torch.no_grad()
 def restore(optimizer: Any, state: dict[str, Any], updates: int) -> None:
-    """Give the optimizer the loaded tensors of :func:`sharded`, and its number of updates."""
+    """Set the optimizer's state to the loaded tensors of :func:`sharded`, and its update count."""
     for name, part, parameter, _, tensors in _ranges(optimizer):
         loaded = {k: torch.cat([t.flatten() for t in state[name][k]]) for k in KINDS}
         part._set_main_param_and_optimizer_states(parameter, {**tensors, **loaded})
@@ -66,13 +66,13 @@ def restore(optimizer: Any, state: dict[str, Any], updates: int) -> None:
 
 
 def write_parameters(optimizer: Any) -> None:
-    """Masters into this rank's share of the parameters; data-parallel ranks agree on FP8 scales."""
+    """Copy masters into this rank's parameters; data-parallel ranks agree on FP8 scales."""
     for part in _parts(optimizer):
         part._copy_main_params_to_model_params()
 
 
 def updates(optimizer: Any) -> int:
-    """How many updates the optimizer has made: Adam's bias correction depends on it.
+    """Return how many updates the optimizer has made: Adam's bias correction depends on it.
 
     The same on all ranks; a collective, for a rank may hold no parameter to ask.
     """
@@ -88,7 +88,7 @@ def updates(optimizer: Any) -> int:
 def _ranges(
     optimizer: Any,
 ) -> Iterator[tuple[str, DistributedOptimizer, Tensor, int, dict[str, Tensor]]]:
-    """(name, its optimizer, parameter, begin of this rank's range of it, flat state tensors)."""
+    """Yield (name, optimizer, parameter, begin of this rank's range of it, flat state tensors)."""
     for number, part in enumerate(_parts(optimizer)):
         _allocate(part)
         buckets = (
@@ -139,7 +139,7 @@ def _pieces(
 
 
 def _places(base: ShardedTensor | ShardedTensorFactory) -> Iterator[tuple[int, ShardedTensor]]:
-    """The tensors that a parameter is part of, each with the element where its part begins.
+    """Yield the tensors that a parameter is part of, and the element where each part begins.
 
     A plain parameter is a piece of one; a factory makes several of it (gate and up projections).
     """
@@ -158,7 +158,7 @@ def _parts(optimizer: Any) -> list[DistributedOptimizer]:
 
 
 def _inner(part: DistributedOptimizer) -> list[torch.optim.Optimizer]:
-    """The optimizers that do the arithmetic: several where a share of it is done on the host."""
+    """Return the optimizers that compute: several where a share of it is done on the host."""
     own = part.optimizer
     return own.sub_optimizers if isinstance(own, HybridDeviceOptimizer) else [own]
 
@@ -175,7 +175,7 @@ def _allocate(part: DistributedOptimizer) -> None:
 
 
 def _set_updates(part: DistributedOptimizer, count: int) -> None:
-    """torch counts for each parameter (a tensor that it changes in place), fused Adam by group."""
+    """Set the update count: torch's is one tensor a parameter, fused Adam's one number a group."""
     for inner in _inner(part):
         if isinstance(inner, torch.optim.Adam):  # AdamW is a subclass
             for own in inner.state.values():

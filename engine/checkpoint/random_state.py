@@ -1,4 +1,4 @@
-"""The random generators of every rank: put back in the same layout, seeded by rule in another.
+"""Save and restore every rank's random generators; in another layout, seed them anew.
 
 A rank's generators belong to its place in the layout (which slice of a layer it initialises or
 drops out, which samples it draws). In another layout there is no such place; there every rank is
@@ -22,7 +22,7 @@ KEY = "random"
 
 
 def layout() -> dict[str, int]:
-    """The sizes that decide which place a rank has; equal on all ranks."""
+    """Return the sizes that decide a rank's coordinates; equal on all ranks."""
     return {
         "processes": dist.get_world_size(),
         "tp": parallel_state.get_tensor_model_parallel_world_size(),
@@ -34,7 +34,7 @@ def layout() -> dict[str, int]:
 
 
 def sharded() -> ShardedObject:
-    """The generators of this rank, as its piece of the state of all ranks."""
+    """Return the generators of this rank, as its piece of the state of all ranks."""
     state = {
         "python": random.getstate(),
         "numpy": np.random.get_state(),
@@ -46,7 +46,7 @@ def sharded() -> ShardedObject:
 
 
 def restore(state: dict[str, Any]) -> None:
-    """Put the generators back as :func:`sharded` found them on this rank."""
+    """Restore the generators as :func:`sharded` found them on this rank."""
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"])

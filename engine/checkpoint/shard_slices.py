@@ -1,4 +1,4 @@
-"""Ranges of flattened tensors as shard_slices of the tensors, which every layout understands."""
+"""Express ranges of flattened tensors as slices of the tensors, which any layout can load."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ ShardSlice = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def shard_slices(shape: Sequence[int], start: int, stop: int) -> Iterator[ShardSlice]:
-    """Cut the elements ``start`` to ``stop`` of a row-major tensor of ``shape`` into shard_slices.
+    """Cut the elements ``start`` to ``stop`` of a row-major tensor of ``shape`` into slices.
 
     ZeRO-1 gives each data-parallel rank such a range: the end of a row, some whole rows, the begin
-    of another. For matrices these are at most three shard_slices. They come in the order of their
+    of another. For matrices these are at most three slices. They come in the order of their
     elements, none is empty, and each is contiguous in memory.
     """
     if start >= stop:

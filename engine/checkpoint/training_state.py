@@ -1,4 +1,4 @@
-"""What a checkpoint holds of the training itself, in megatron's layout-independent terms."""
+"""Describe and restore the state of training in megatron's layout-independent terms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.platform.quantised import any_quantised, dequantise, is_quantised
 from engine.weights.shards import unwrap
 
 EXTRA = "_extra_state"
-"""End of the keys of what Transformer Engine keeps beside parameters: FP8 scales of the past."""
+"""End of the keys of Transformer Engine's own state beside parameters: past FP8 scales."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class TrainingState:
 
 
 def sharded(training: TrainingState, *, with_random: bool) -> dict[str, Any]:
-    """Everything of this rank, described by the piece that it is of the whole; views, no copies.
+    """Return this rank's state as pieces of whole tensors; views, no copies.
 
     Args:
         with_random: include the random generators of this rank.
@@ -47,7 +47,7 @@ def sharded(training: TrainingState, *, with_random: bool) -> dict[str, Any]:
         "model": model,
         "optimizer": optimizer_state.sharded(training.optimizer, model),
     }
-    # After the optimizer's part, which finds the place of its tensors by the parameter itself.
+    # After the optimizer's part, which finds its tensors by the parameter itself.
     _dequantise_all(model)
     if training.reference:
         state["reference"] = sharded_chunks(training.reference)
@@ -58,7 +58,7 @@ def sharded(training: TrainingState, *, with_random: bool) -> dict[str, Any]:
 
 
 def restore(training: TrainingState, state: dict[str, Any], updates: int) -> None:
-    """Make model, optimizer, reference and random generators those of the loaded ``state``.
+    """Set model, optimizer, reference and random generators to the loaded ``state``.
 
     Args:
         updates: how many the optimizer had made.
@@ -74,7 +74,7 @@ def restore(training: TrainingState, state: dict[str, Any], updates: int) -> Non
 
 
 def sharded_chunks(chunks: Sequence[torch.nn.Module]) -> dict[str, Any]:
-    """The weights of this rank's model chunks as megatron's sharded tensors."""
+    """Return the weights of this rank's model chunks as megatron's sharded tensors."""
     # Each layer has a key of its own. A new dict each time: megatron adds process groups to it.
     metadata = {"non_homogeneous_layers": True}
     return {
@@ -93,14 +93,14 @@ def fill(chunks: Sequence[torch.nn.Module], state: dict[str, Any]) -> None:
 
 
 def _dequantise_all(state: dict[str, Any]) -> None:
-    """Plain tensors in the place of FP8 parameters, which neither files nor factories can cut."""
+    """Replace FP8 parameters, which neither files nor factories can cut, by plain tensors."""
     for piece in nested_values(state):
         if is_quantised(getattr(piece, "data", None)):
             piece.data = dequantise(piece.data)
 
 
 def _round_masters(training: TrainingState) -> None:
-    """FP8 parameters from their masters, as an update leaves them. Never run on a GPU.
+    """Round FP8 parameters from their masters, as an update leaves them. Never run on a GPU.
 
     Checkpoints hold rounded values, so that they load into bfloat16 parameters, too. In another
     layout tensors are cut elsewhere and scaled otherwise: rounded values would be rounded twice.

@@ -7,13 +7,15 @@ A configuration can be loaded, printed and compared where its files do not exist
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ValidationError, ValidationInfo
 
 from engine.config.layout import LayoutConfig
-from engine.config.model_sizes import check_fit, model_sizes
+from engine.config.model_fit import check_fit
+from engine.config.model_sizes import model_sizes
 
 CHECK_INPUTS = {"check_inputs": True}
 """The validation context in which input files are looked at."""
@@ -36,22 +38,65 @@ def inputs_wanted(info: ValidationInfo) -> bool:
     return bool(info.context and info.context.get("check_inputs"))
 
 
-def check_model_fits(folder: Path, layout: LayoutConfig) -> None:
-    """Compare the model's sizes, from its ``config.json``, with what ``layout`` cuts them into.
+def check_model_fits(model: Path, layout: LayoutConfig) -> None:
+    """Compare a model's sizes with what ``layout`` cuts them into.
+
+    Args:
+        model: a Hugging Face folder, or a ``config.json`` alone.
 
     Raises:
         ValueError: a dimension of ``layout`` does not fit; proposes the nearest layout that does.
     """
-    check_fit(model_sizes(_read_json(folder / "config.json")), layout)
+    check_fit(model_sizes(_read_json(model if model.is_file() else model / "config.json")), layout)
+
+
+def input_paths(config: BaseModel, above: str = "") -> dict[str, Path]:
+    """Return the files and folders that ``config`` reads, by dotted key; lists by position."""
+    found: dict[str, Path] = {}
+    for name, field in type(config).model_fields.items():
+        value, key = getattr(config, name), f"{above}{name}"
+        if isinstance(value, BaseModel):
+            found |= input_paths(value, f"{key}.")
+        elif _is_input(field.metadata) and isinstance(value, Path):
+            found[key] = value
+        elif isinstance(value, list | tuple) and _is_input(_of_entries(field.annotation)):
+            found |= {f"{key}.{n}": path for n, path in enumerate(value)}
+    return found
+
+
+def _is_input(metadata: Sequence[Any]) -> bool:
+    return any(getattr(getattr(m, "func", None), "__module__", "") == __name__ for m in metadata)
+
+
+def _of_entries(annotation: Any) -> Sequence[Any]:
+    """The metadata of a list's entries."""
+    kinds = get_args(annotation)
+    return get_args(kinds[0])[1:] if kinds and get_origin(kinds[0]) is Annotated else ()
 
 
 def _model_folder(folder: Path, info: ValidationInfo) -> Path:
+    folder = _made_by_a_run(folder)
     if inputs_wanted(info):
         _read_config(folder)
         for shard in _shards(folder):
             if not (folder / shard).is_file():
                 raise ValueError(f"expected weights file {shard} in {folder}, found none")
     return folder
+
+
+def _made_by_a_run(folder: Path) -> Path:
+    """Return RUN_DIR/model for RUN_DIR, the folder of a finished run; others as they are."""
+    if (folder / "result.json").is_file() and not (folder / "config.json").is_file():
+        return folder / "model"
+    return folder
+
+
+def _model_config(file: Path, info: ValidationInfo) -> Path:
+    if inputs_wanted(info):
+        if not file.is_file():
+            raise ValueError(f"expected a Hugging Face config.json, found no file {file}")
+        _read_json(file)
+    return file
 
 
 def _prompt_file(file: Path, info: ValidationInfo) -> Path:
@@ -63,9 +108,20 @@ def _prompt_file(file: Path, info: ValidationInfo) -> Path:
     return file
 
 
+def _record_file(file: Path, info: ValidationInfo) -> Path:
+    if inputs_wanted(info):
+        if not file.is_file():
+            raise ValueError(f"expected a JSON lines or Parquet file, found no file {file}")
+        if not file.stat().st_size:
+            raise ValueError(f"expected at least one record, found the empty file {file}")
+    return file
+
+
 def _read_config(folder: Path) -> None:
     if not folder.is_dir():
         raise ValueError(f"expected a Hugging Face model folder, found no folder {folder}")
+    if (folder / "checkpoints").is_dir() and not (folder / "config.json").is_file():
+        raise ValueError(f"expected a finished run, found no result.json in {folder}")
     if not (folder / "config.json").is_file():
         raise ValueError(f"expected a Hugging Face model folder, found no config.json in {folder}")
     _read_json(folder / "config.json")
@@ -93,6 +149,10 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 ModelFolder = Annotated[Path, AfterValidator(_model_folder)]
-"""A Hugging Face folder: config.json and all its safetensors files."""
+"""A Hugging Face folder (config.json and all its safetensors files), or a finished run's folder."""
+ModelConfigFile = Annotated[Path, AfterValidator(_model_config)]
+"""A Hugging Face config.json: a model's sizes without its weights."""
 PromptFile = Annotated[Path, AfterValidator(_prompt_file)]
 """A JSON lines file with at least one problem."""
+RecordFile = Annotated[Path, AfterValidator(_record_file)]
+"""A JSON lines or Parquet file with at least one record."""

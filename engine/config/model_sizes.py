@@ -1,104 +1,154 @@
-"""What a layout cuts of a model, read from its ``config.json``, and whether it can be cut so."""
+"""Derive every size of a model from its ``config.json``: heads, columns, experts, layers, ranks.
+
+No other file derives one: the layout check, tensor shapes, the FP8 size check, FLOPs and memory
+read :class:`ModelSizes`. A test compares it with the ``TransformerConfig`` that the families build.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
-
-from engine.config.layout import LayoutConfig
-from engine.config.layout_rules import Sizes, proposal
-from engine.config.stages import stage_layers
 
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """Numbers of a model's parts; 0 where it has none of them.
+    """Sizes of a model, or of one rank's part of it; 0 where the model has no such part.
 
     Attributes:
-        groups: key/value heads, 0 for multi-head latent attention, which has none of its own.
-        expert_columns: hidden columns of each expert; ``columns`` are those of dense layers.
-        shared_columns: hidden columns of the shared expert.
+        layers: decoder layers, prediction depths aside.
+        vocabulary: rows of the embedding and of the output layer.
+        hidden: channels of the residual stream.
+        heads: query heads.
+        groups: key/value heads; 0 for multi-head latent attention, which has none of its own.
+        query_channels: channels of one head's query, ``rotated_channels`` included.
+        value_channels: channels of one head's value.
+        rotated_channels: of latent attention, the query channels that rotary embedding turns, and
+            those of the one key that all heads share. 0 for grouped-query attention.
+        query_rank: of latent attention, channels of the compressed query; 0 where it is not.
+        key_value_rank: of latent attention, channels of the compressed keys and values.
+        columns: hidden columns of a dense layer's SwiGLU.
+        dense_layers: layers without experts; they come before all others.
+        experts: routed experts of a layer.
+        chosen_experts: routed experts that a token visits in a layer.
+        expert_columns: hidden columns of each expert.
+        shared_columns: hidden columns of the shared experts together.
         mtp: depths of multi-token prediction.
     """
 
     layers: int
     vocabulary: int
     heads: int
+    hidden: int = 0
     groups: int = 0
+    query_channels: int = 0
+    value_channels: int = 0
+    rotated_channels: int = 0
+    query_rank: int = 0
+    key_value_rank: int = 0
     columns: int = 0
+    dense_layers: int = 0
     experts: int = 0
+    chosen_experts: int = 0
     expert_columns: int = 0
     shared_columns: int = 0
     mtp: int = 0
 
+    @property
+    def latent(self) -> bool:
+        """Whether attention is multi-head latent attention (DeepSeek-V2, arXiv 2405.04434)."""
+        return self.key_value_rank > 0
+
+    @property
+    def key_channels(self) -> int:
+        """Channels of a key that each head, or each group, has for itself."""
+        return self.query_channels - self.rotated_channels
+
+    @property
+    def query_columns(self) -> int:
+        """Channels of all heads' queries."""
+        return self.heads * self.query_channels
+
+    @property
+    def value_columns(self) -> int:
+        """Channels of all heads' outputs, which the attention's last projection reads."""
+        return self.heads * self.value_channels
+
+    @property
+    def qkv_columns(self) -> int:
+        """Output channels of grouped-query attention's joint projection."""
+        return self.query_columns + self.groups * (self.key_channels + self.value_channels)
+
+    @property
+    def compressed_columns(self) -> int:
+        """Output channels of latent attention's down-projection: compressed, and the shared key."""
+        return self.key_value_rank + self.rotated_channels
+
+    @property
+    def key_value_columns(self) -> int:
+        """Output channels of latent attention's up-projection to keys and values."""
+        return self.heads * (self.key_channels + self.value_channels)
+
+    @property
+    def prediction_columns(self) -> int:
+        """Input channels of a prediction depth's projection: a hidden state and an embedding."""
+        return 2 * self.hidden
+
+    def is_sparse(self, layer: int) -> bool:
+        """Whether decoder layer ``layer``, counted from 0, has experts."""
+        return self.experts > 0 and layer >= self.dense_layers
+
+    def on_rank(self, tp: int, etp: int) -> ModelSizes:
+        """Return the sizes of one rank's part of each layer; whole layers, experts and ranks.
+
+        Args:
+            tp: tensor parallel size. With fewer groups than ranks each rank has a copy of one.
+            etp: expert tensor parallel size.
+        """
+        return replace(
+            self,
+            vocabulary=self.vocabulary // tp,
+            heads=self.heads // tp,
+            groups=max(1, self.groups // tp) if self.groups else 0,
+            columns=self.columns // tp,
+            expert_columns=self.expert_columns // etp,
+            shared_columns=self.shared_columns // tp,
+        )
+
 
 def model_sizes(config: Mapping[str, Any]) -> ModelSizes:
-    """Read the sizes; keys as in transformers' configs of the known families.
+    """Return the sizes of the model that ``config.json`` describes.
 
-    A key that is missing counts as 0: what a family cannot do without, its own file says.
+    Keys are those of transformers' configs of the known families. A key that is missing counts as
+    0: what a family cannot do without, its own file says.
     """
 
     def number(*names: str) -> int:
         return next((config[name] for name in names if isinstance(config.get(name), int)), 0)
 
-    latent = number("kv_lora_rank") > 0
+    layers, hidden, heads = (
+        number(name) for name in ("num_hidden_layers", "hidden_size", "num_attention_heads")
+    )
     experts = number("num_experts", "num_local_experts", "n_routed_experts")
-    expert_columns = number("moe_intermediate_size", "intermediate_size") if experts else 0
+    latent = number("kv_lora_rank") > 0
+    rotated = number("qk_rope_head_dim") if latent else 0
+    head = number("head_dim") or (hidden // heads if heads else 0)
     return ModelSizes(
-        layers=number("num_hidden_layers"),
+        layers=layers,
         vocabulary=number("vocab_size"),
-        heads=number("num_attention_heads"),
+        heads=heads,
+        hidden=hidden,
         groups=0 if latent else number("num_key_value_heads"),
+        query_channels=number("qk_nope_head_dim") + rotated if latent else head,
+        value_channels=number("v_head_dim") if latent else head,
+        rotated_channels=rotated,
+        query_rank=number("q_lora_rank") if latent else 0,
+        key_value_rank=number("kv_lora_rank"),
         columns=number("intermediate_size"),
+        dense_layers=min(layers, number("first_k_dense_replace")) if experts else layers,
         experts=experts,
-        expert_columns=expert_columns,
+        chosen_experts=number("num_experts_per_tok") if experts else 0,
+        expert_columns=number("moe_intermediate_size", "intermediate_size") if experts else 0,
         shared_columns=number("n_shared_experts") * number("moe_intermediate_size"),
         mtp=number("num_nextn_predict_layers"),
     )
-
-
-def check_fit(model: ModelSizes, layout: LayoutConfig) -> None:
-    """Pass silently if ``layout`` can cut ``model``.
-
-    Raises:
-        ValueError: it cannot; names each dimension and what it would have to divide, and proposes
-            the nearest layout of the same processes that can.
-    """
-    if not model.layers:
-        return  # no size was found: what the model lacks is its family's to say
-    problems = list(_problems(model, layout.sizes))
-    if not problems:
-        stage_layers(
-            model.layers, layout.stages, layout.first_stage_layers, layout.last_stage_layers
-        )
-        return
-
-    def accepts(sizes: Sizes) -> bool:
-        return not any(_problems(model, sizes))
-
-    change = proposal(layout.processes, layout.sizes, accepts)
-    raise ValueError(f"{'; '.join(problems)}; nearest possible: {change}")
-
-
-def _problems(model: ModelSizes, sizes: Sizes) -> Iterator[str]:
-    for key, total, things in (
-        ("tp", model.heads, "attention heads"),
-        ("tp", model.vocabulary, "words"),
-        ("tp", model.columns, "hidden columns"),
-        ("tp", model.shared_columns, "hidden columns of the shared expert"),
-        ("ep", model.experts, "experts"),
-        ("etp", model.expert_columns, "hidden columns of each expert"),
-    ):
-        parts = getattr(sizes, key)
-        if total % parts:
-            yield f"expected {key} to divide the model's {total} {things}, found {parts}"
-    tp, groups = sizes.tp, model.groups
-    if groups % tp and (not groups or tp % groups):
-        yield f"expected tp to divide or be a multiple of {groups} key/value heads, found {tp}"
-    for key, having in (("ep", sizes.ep), ("etp", sizes.etp)):
-        if having > 1 and not model.experts:
-            yield f"expected {key} = 1 for a model without experts, found {having}"
-    stages = sizes.pp * sizes.vpp
-    if model.layers < stages:
-        yield f"expected pp * vpp to be at most the model's {model.layers} layers, found {stages}"

@@ -61,6 +61,19 @@ class CheckpointConfig(Section):
     )
 
 
+class ReferenceConfig(Section):
+    """The frozen copy of the policy that the KL term holds it near."""
+
+    refresh_steps: int = Field(
+        ge=1, description="the reference becomes the current policy after this many steps"
+    )
+    offload: bool = Field(
+        False,
+        description="keep the reference's parameters in host memory; they are copied to the device "
+        "for its pass over the rollout, once a step, and freed after it",
+    )
+
+
 class ParityConfig(Section):
     """The gate on the difference between the trainer's and the sampler's log-probabilities."""
 

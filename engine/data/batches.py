@@ -1,4 +1,4 @@
-"""From a position of the stream to the packed rows of one step, on one data-parallel rank.
+"""From a position of the stream to the weighted rows of one step, on one data-parallel rank.
 
 All of it is a pure function of the position: any process that can read the source makes the same
 batch, ahead of time or again after a restart.
@@ -9,9 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from engine.data.minibatches import plan_minibatches
+import torch
+
+from engine.algorithms.aggregation import token_mean_weights
+from engine.data.batch_builder import Packing, WeightedRow, build_minibatches
 from engine.data.order import Order
-from engine.data.packing import PackedRow, TokenIds, pack, padded_length
+from engine.data.packing import TokenIds
+from engine.data.token_dataset import TokenDataset
+from engine.errors import RunError
 
 
 class Source(Protocol):
@@ -26,9 +31,13 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's samples: this rank's rows, and what is known of all ranks' samples."""
+    """One step's samples: this rank's rows, and what is known of all ranks' samples.
 
-    rows: list[PackedRow]
+    Rows are weighted by the token mean: over the rows of all ranks the weights of response tokens
+    add up to 1. ``members`` of a row count the step's samples from 0.
+    """
+
+    rows: list[WeightedRow]
     samples: int  # on all ranks, as are the next two
     tokens: int  # real positions (prompt + response - 1 of each sample), padding not counted
     response_tokens: int
@@ -40,58 +49,54 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchReader:
-    """Reads, plans and packs the batch at any position; holds no state.
+    """Reads and builds the batch at any position; holds no state.
 
     Attributes:
         source: where samples come from.
         order: which sample is number n of the stream.
         samples: of one step, on all ranks.
-        rank: this data-parallel rank, of ``ranks``.
-        tokens_per_microbatch: the largest sum of (padded) sample lengths in a row.
-        row_multiple, sample_multiple: see :func:`engine.data.packing.pack`.
-        row_count_multiple: see :func:`engine.data.minibatches.plan_minibatches`.
+        packing: how they become rows on this data-parallel rank.
     """
 
     source: Source
     order: Order
     samples: int
-    rank: int
-    ranks: int
-    tokens_per_microbatch: int
-    row_multiple: int = 1
-    sample_multiple: int = 1
-    row_count_multiple: int = 1
+    packing: Packing
 
     def read(self, position: int) -> Batch:
         """Return the batch of numbers ``position`` ... ``position + samples - 1``, on the CPU.
 
         Raises:
-            RunError: a sample is longer than a row.
+            RunError: a sample is longer than a row, or no sample has a response token.
         """
         next_position = position + self.samples
         read = [self.source.sample(self.order(n)) for n in range(position, next_position)]
-        lengths = [padded_length(len(p), len(r), self.sample_multiple) for p, r in read]
-        # The seed would only say which samples go into which of several minibatches.
-        (plan,) = plan_minibatches(
-            lengths,
-            1,
-            self.ranks,
-            self.tokens_per_microbatch,
-            seed=0,
-            row_count_multiple=self.row_count_multiple,
-        )
-        rows = [
-            pack(
-                [read[i] for i in row],
-                row_multiple=self.row_multiple,
-                sample_multiple=self.sample_multiple,
+        lengths = [len(response) for _, response in read]
+        if not sum(lengths):
+            raise RunError(
+                f"samples {position} to {next_position - 1} of the stream: expected a response to"
+                " learn, found none in any of them"
             )
-            for row in plan.rows[self.rank]
-        ]
-        return Batch(
-            rows=rows,
-            samples=self.samples,
-            tokens=sum(len(prompt) + len(response) - 1 for prompt, response in read),
-            response_tokens=sum(len(response) for _, response in read),
-            next_position=next_position,
-        )
+        weights = token_mean_weights(lengths, sum(lengths))
+        (built,) = build_minibatches(read, weights, self.packing)
+        return Batch(built.rows, built.samples, built.tokens, sum(lengths), next_position)
+
+
+def validation_rows(
+    dataset: TokenDataset, packing: Packing, device: torch.device | str
+) -> list[WeightedRow]:
+    """Return this rank's rows of the whole dataset, always the same ones, on ``device``.
+
+    Every response token weighs the same: summed over the rows of all ranks, weight times loss is
+    the mean loss over all response tokens of the dataset, in any layout.
+
+    Raises:
+        RunError: a sample is longer than a row, or there is no response token.
+    """
+    samples = [dataset.sample(index) for index in range(len(dataset))]
+    tokens = sum(len(response) for _, response in samples)
+    if not tokens:
+        raise RunError("validation: expected responses to measure, found none in any sample")
+    weights = token_mean_weights([len(response) for _, response in samples], tokens)
+    (built,) = build_minibatches(samples, weights, packing, device=device)
+    return built.rows

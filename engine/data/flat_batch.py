@@ -1,6 +1,6 @@
 """A batch as a few flat arrays and back: what can be handed over in one piece each.
 
-The number of rows differs from step to step, and so do their lengths. End to end they are six
+The number of rows differs from step to step, and so do their lengths. End to end they are seven
 arrays, which are one copy each, and an outline of integers that says where a row begins.
 """
 
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from engine.data.batch_builder import WeightedRow
 from engine.data.batches import Batch
 from engine.data.packing import PackedRow
 
@@ -21,8 +22,9 @@ FIELDS = {
     **dict.fromkeys(PER_TOKEN[:3], np.int64),
     **dict.fromkeys(PER_TOKEN[3:], np.bool_),
     "cu_seqlens": np.int32,
+    "weights": np.float32,
 }
-"""The tensors of a row and their types."""
+"""The tensors of a weighted row and their types."""
 
 
 def flatten(batch: Batch) -> tuple[dict[str, npt.NDArray], npt.NDArray[np.int64]]:
@@ -30,11 +32,11 @@ def flatten(batch: Batch) -> tuple[dict[str, npt.NDArray], npt.NDArray[np.int64]
     outline = [batch.samples, batch.tokens, batch.response_tokens, batch.next_position]
     outline.append(len(batch.rows))
     for row in batch.rows:
-        outline += [len(row.tokens), len(row.cu_seqlens), row.longest]
-        outline += [len(row.response_lengths), *row.response_lengths]
-    arrays = {
-        name: np.concatenate([getattr(row, name).numpy() for row in batch.rows]) for name in FIELDS
-    }
+        packed = row.packed
+        outline += [len(packed.tokens), len(packed.cu_seqlens), packed.longest]
+        outline += [len(row.members), *packed.response_lengths, *row.members]
+    tensors = [{**vars(row.packed), "weights": row.weights} for row in batch.rows]
+    arrays = {name: np.concatenate([row[name].numpy() for row in tensors]) for name in FIELDS}
     return arrays, np.array(outline, np.int64)
 
 
@@ -45,12 +47,11 @@ def unflatten(flat: Mapping[str, Tensor], outline: Iterable[int]) -> Batch:
     rows = []
     token, bound = 0, 0
     for _ in range(count):
-        length, bounds, longest, responses = islice(numbers, 4)
+        length, bounds, longest, held = islice(numbers, 4)
+        responses, members = tuple(islice(numbers, held)), tuple(islice(numbers, held))
         views = {name: flat[name][token : token + length] for name in PER_TOKEN}
         views["cu_seqlens"] = flat["cu_seqlens"][bound : bound + bounds]
-        row = PackedRow(
-            **views, response_lengths=tuple(islice(numbers, responses)), longest=longest
-        )
-        rows.append(row)
+        packed = PackedRow(**views, response_lengths=responses, longest=longest)
+        rows.append(WeightedRow(packed, flat["weights"][token : token + length], members))
         token, bound = token + length, bound + bounds
     return Batch(rows, samples, tokens, response_tokens, next_position)

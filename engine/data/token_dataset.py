@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.data.packing import TokenIds
 from engine.errors import RunError
-from engine.platform.files import replace_text
+from engine.platform.files import replace_text, sync, writing
 
 TokenArray = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -117,13 +117,17 @@ def write_dataset(
                 raise RunError(f"{where}: expected a prompt and at least two tokens")
             if sequence.min() < 0 or sequence.max() >= vocab_size:
                 raise RunError(f"{where}: expected token ids below {vocab_size}, found others")
-            file.write(sequence.astype(_token_type(vocab_size)).tobytes())
+            with writing(folder / _TOKENS):
+                file.write(sequence.astype(_token_type(vocab_size)).tobytes())
             offsets.append(offsets[-1] + len(sequence))
             prompts.append(len(prompt))
     if not prompts:
         raise RunError(f"{folder}: expected at least one sample to write, found none")
-    (folder / _OFFSETS).write_bytes(np.asarray(offsets, "<i8").tobytes())
-    (folder / _PROMPTS).write_bytes(np.asarray(prompts, "<i4").tobytes())
+    with writing(folder):
+        (folder / _OFFSETS).write_bytes(np.asarray(offsets, "<i8").tobytes())
+        (folder / _PROMPTS).write_bytes(np.asarray(prompts, "<i4").tobytes())
+        for name in (_TOKENS, _OFFSETS, _PROMPTS):
+            sync(folder / name)  # the header that says that all is there must not outlive them
     header = _Header(vocab_size=vocab_size, samples=len(prompts), tokens=offsets[-1])
     replace_text(header_file, header.model_dump_json(indent=2))
 

@@ -65,15 +65,27 @@ class Tokenizer:
             )
         return cls(backend, eos_ids=eos_ids, vocabulary_size=vocabulary_size)
 
-    def encode(self, text: str) -> list[int]:
-        """Return the ids of a prompt, with what the tokenizer itself puts in front (often a bos).
+    def encode(self, text: str, *, add_special: bool = True) -> list[int]:
+        """Return the ids of a text.
 
-        Raises RunError if the tokenizer has no token for a word of it.
+        Args:
+            add_special: with what the tokenizer itself puts in front (often a bos), as a prompt
+                without a chat template wants it.
+        Raises:
+            RunError: the tokenizer has no token for a word of it.
         """
         try:
-            return list(self._backend.encode(text).ids)
+            return list(self._backend.encode(text, add_special_tokens=add_special).ids)
         except Exception as error:  # tokenizers raises nothing narrower
             raise RunError(f"cannot tokenize {text[:80]!r}: {error}") from error
+
+    def encode_many(self, texts: Sequence[str], *, add_special: bool = True) -> list[list[int]]:
+        """Return the ids of several texts, on several threads; see :meth:`encode`."""
+        try:
+            encoded = self._backend.encode_batch_fast(list(texts), add_special_tokens=add_special)
+        except Exception:  # it does not say which text it is about
+            return [self.encode(text, add_special=add_special) for text in texts]
+        return [list(one.ids) for one in encoded]
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of a response without the eos that may end it.

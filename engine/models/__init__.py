@@ -1,1 +1,1 @@
-"""Model families: what a Hugging Face ``config.json`` means to megatron-core, and back."""
+"""Build megatron-core models from Hugging Face configs, and map their weights both ways."""

@@ -1,4 +1,4 @@
-"""The router's balance loss, of each sample by itself.
+"""The router's balance loss, computed for each sample by itself.
 
 DeepSeek-V3 technical report (arXiv 2412.19437), section 2.1.2, equations 17 to 20. Other losses of
 this kind look at all tokens of a microbatch; then a run's numbers depend on which samples happen to
@@ -14,9 +14,9 @@ from engine.models.token_metadata import most_samples, padding_of, sample_of
 
 
 def sequence_balance(
-    shares: Tensor, chosen: Tensor, marks: Tensor, ranks_of_a_row: dist.ProcessGroup | None
+    shares: Tensor, chosen: Tensor, metadata: Tensor, ranks_of_a_row: dist.ProcessGroup | None
 ) -> Tensor:
-    """The balance loss of these tokens' samples, summed over the tokens.
+    """Return the balance loss of these tokens' samples, summed over the tokens.
 
     A sample of T tokens contributes T * sum_i f_i P_i, with f_i the share of its choices that fell
     on expert i, times the number of experts, and P_i the mean of ``shares`` over its tokens; so the
@@ -26,16 +26,16 @@ def sequence_balance(
     Args:
         shares: [tokens, experts], the router's scores, made to add up to 1 for each token.
         chosen: [tokens, experts] bool.
-        marks: [tokens, 1 + bits] bool, see ``engine.models.token_metadata``; padding does not
-            count.
+        metadata: [tokens, 1 + bits] bool, see ``engine.models.token_metadata``; padding does
+            not count.
         ranks_of_a_row: the ranks that hold the other tokens of these samples; None where none do.
 
     Returns:
         This rank's tokens' part of the sum, a scalar. Its gradient reaches ``shares`` only.
     """
-    real, sample = ~padding_of(marks), sample_of(marks)
+    real, sample = ~padding_of(metadata), sample_of(metadata)
     counted = chosen.float() * real.unsqueeze(-1)
-    counts = counted.new_zeros(most_samples(marks), chosen.shape[-1])
+    counts = counted.new_zeros(most_samples(metadata), chosen.shape[-1])
     counts.index_add_(0, sample, counted)
     if ranks_of_a_row is not None and dist.get_world_size(ranks_of_a_row) > 1:
         dist.all_reduce(counts, group=ranks_of_a_row)

@@ -10,12 +10,15 @@ from megatron.core.transformer.multi_latent_attention import MLASelfAttention
 from megatron.core.transformer.transformer_config import MLATransformerConfig, TransformerConfig
 
 from engine.config.layout import LayoutConfig
+from engine.config.model_sizes import model_sizes
 from engine.config.stages import stage_layers
 from engine.config.training import TrainingConfig
-from engine.models.family import HuggingFaceConfig, family_of, head_dim
+from engine.models.family import HuggingFaceConfig, family_of
 from engine.models.gpt import GPTBackbone
 from engine.models.layer_specs import decoder_spec, module_build_context, mtp_spec
 from engine.models.rope import ROPE_TYPES, inverse_frequencies, rope_settings, rotated_part
+from engine.models.score_layer import INITIALIZER_RANGE
+from engine.models.sequence_classifier import as_built, is_sequence_classifier
 from engine.models.transformer_config_args import transformer_config_args
 
 LATENT_NORM_EPSILON = 1e-6
@@ -28,7 +31,8 @@ def build(
     """The part of the model that this rank holds, randomly initialised, on its device.
 
     Args:
-        config: contents of ``config.json``.
+        config: contents of ``config.json``; that of a sequence classification model gives one
+            (``engine.models.sequence_classifier``).
         layout: the run's layout; its process groups must have been started.
         training: precision, and the levers of memory and speed.
 
@@ -38,6 +42,7 @@ def build(
     Raises:
         RunError: the family is unknown or uses a feature megatron cannot express.
     """
+    config = as_built(config)
     transformer = transformer_config(config, layout, training)
     return [_chunk(config, transformer, layout, stage) for stage in range(layout.vpp)]
 
@@ -59,6 +64,7 @@ def _chunk(
             position_embedding_type="rope",
             share_embeddings_and_output_weights=config.get("tie_word_embeddings", False),
             vp_stage=vp_stage,
+            score_deviation=_score_deviation(config),
         )
     model.cuda(torch.cuda.current_device())
     if transformer.multi_latent_attention:
@@ -68,6 +74,12 @@ def _chunk(
     _reduce_experts_over_their_own_ranks(model)
     _count_replicated_weights_once(model)
     return model
+
+
+def _score_deviation(config: HuggingFaceConfig) -> float | None:
+    if not is_sequence_classifier(config):
+        return None
+    return float(config.get("initializer_range", INITIALIZER_RANGE))
 
 
 def _reduce_experts_over_their_own_ranks(model: torch.nn.Module) -> None:
@@ -100,7 +112,8 @@ def _set_frequencies(model: torch.nn.Module, config: HuggingFaceConfig) -> None:
     (rotary_pos_embedding.py, ``_apply_scaling``).
     """
     settings = rope_settings(config, ROPE_TYPES, partial_rotation=True)
-    channels = int(head_dim(config) * (rotated_part(config) or 1.0))  # the rest are left alone
+    rotated = rotated_part(config) or 1.0  # the other channels of a head are left alone
+    channels = int(model_sizes(config).query_channels * rotated)
     frequencies = inverse_frequencies(settings, channels)
     model.rotary_pos_emb.inv_freq = frequencies.to(torch.cuda.current_device())
 
@@ -132,7 +145,7 @@ def transformer_config(
     return kind(
         **architecture,
         **_layout_arguments(layout, architecture["num_layers"], mtp),
-        **transformer_config_args(training, layout, architecture),
+        **transformer_config_args(training, layout, model_sizes(config)),
     )
 
 

@@ -1,4 +1,4 @@
-"""What a model family is, and which families there are.
+"""The :class:`Family` of a model: how its config and its weights become megatron's.
 
 A family is one small declarative file under ``families/`` and one entry in :data:`FAMILIES`.
 """
@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from engine.errors import RunError
+from engine.models.sequence_classifier import as_built
 from engine.models.weight_rules import Rule
 
 HuggingFaceConfig = Mapping[str, Any]
@@ -19,7 +20,7 @@ HuggingFaceConfig = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Family:
-    """One model family, described in both vocabularies.
+    """One model family: megatron's arguments and weight rules, from Hugging Face's config.
 
     Attributes:
         model_type: the value of ``model_type`` in ``config.json``.
@@ -52,7 +53,7 @@ _EVERYWHERE = ("vocab_size", "num_hidden_layers", "hidden_size")
 
 
 def family_of(config: HuggingFaceConfig) -> Family:
-    """The family of a ``config.json``.
+    """Return the family of a ``config.json``.
 
     Raises:
         RunError: no family here has its ``model_type``.
@@ -70,13 +71,13 @@ def family_of(config: HuggingFaceConfig) -> Family:
 
 
 def _naming_keys(of: Callable[[HuggingFaceConfig], Any]) -> Callable[[HuggingFaceConfig], Any]:
-    """``of``, with a RunError for a key that it, or every family, misses in ``config.json``."""
+    """Return ``of`` with a RunError for a key that it, or every family, misses in a config."""
 
     def named(config: HuggingFaceConfig) -> Any:
         try:
             for key in _EVERYWHERE:
                 config[key]
-            return of(config)
+            return of(as_built(config))
         except KeyError as missing:
             raise RunError(f"model: config.json lacks the key {missing}") from None
 
@@ -84,7 +85,7 @@ def _naming_keys(of: Callable[[HuggingFaceConfig], Any]) -> Callable[[HuggingFac
 
 
 def check_expressed(config: HuggingFaceConfig, known: Mapping[str, Any]) -> None:
-    """Compare ``config`` with the only values that a family expresses; a missing key passes.
+    """Refuse a ``config`` with other values than a family expresses; a missing key passes.
 
     Raises:
         RunError: a key has another value.
@@ -92,8 +93,3 @@ def check_expressed(config: HuggingFaceConfig, known: Mapping[str, Any]) -> None
     for key, value in known.items():
         if config.get(key, value) not in (value, None):
             raise RunError(f"model: config.json has {key} {config[key]!r}, only {value!r} is known")
-
-
-def head_dim(config: HuggingFaceConfig) -> int:
-    """Channels of an attention head: a key of its own, or the hidden size cut into heads."""
-    return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])

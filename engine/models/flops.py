@@ -1,4 +1,4 @@
-"""Floating-point operations of a model, from its architecture and the lengths of its samples.
+"""Count the floating-point operations of a model, from its sizes and the lengths of its samples.
 
 These are model FLOPs, the numerator of MFU (PaLM, arXiv 2204.02311, appendix B): the matrix
 products that the mathematics asks for, a multiplication and an addition counted as two. Not
@@ -10,13 +10,10 @@ in its own sample.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
-Architecture = Mapping[str, Any]
-"""megatron's names for a model's sizes: :attr:`Family.architecture`, or ``vars()`` of a
-``TransformerConfig``."""
+from engine.config.model_sizes import ModelSizes
 
 BACKWARD_PER_FORWARD = 2
 """A product C = A B has two in its backward pass: dA = dC B^T and dB = A^T dC."""
@@ -36,99 +33,70 @@ class Flops:
 
     @property
     def total(self) -> int:
-        """Sum of the parts."""
+        """FLOPs of all parts."""
         return sum(asdict(self).values())
 
     @property
     def main(self) -> int:
-        """Without the multi-token prediction head, which passes without gradients leave out."""
+        """FLOPs without the prediction head, which passes without gradients leave out."""
         return self.total - self.multi_token_prediction
 
 
-def forward_flops(
-    architecture: Architecture, vocabulary: int, sample_lengths: Sequence[int]
-) -> Flops:
-    """FLOPs of one forward pass; :func:`training_flops` has the backward pass too.
+def forward_flops(sizes: ModelSizes, sample_lengths: Sequence[int]) -> Flops:
+    """Return the FLOPs of one forward pass; :func:`training_flops` has the backward pass too.
 
     Args:
-        architecture: of the whole model, whatever the layout: divide by the number of processes.
-        vocabulary: rows of the output layer.
+        sizes: of the whole model, whatever the layout: divide by the number of processes.
         sample_lengths: positions of each sample (P + R - 1 for P prompt and R response tokens).
             Packing changes nothing: there is no attention between samples.
     """
     tokens = sum(sample_lengths)
     pairs = sum(length * (length + 1) // 2 for length in sample_lengths)
-    layers, depths = architecture["num_layers"], architecture.get("mtp_num_layers") or 0
-    feed_forward = [_feed_forward(architecture, sparse) for sparse in sparse_layers(architecture)]
-    projections, scores = _projections(architecture), _scores(architecture)
-    head = 2 * architecture["hidden_size"] * vocabulary
+    feed_forward = [_feed_forward(sizes, layer) for layer in range(sizes.layers)]
+    projections, scores = _projections(sizes), _scores(sizes)
+    head = 2 * sizes.hidden * sizes.vocabulary
     # A depth joins two hidden states into one, runs a layer like the last, and predicts.
-    join = 2 * 2 * architecture["hidden_size"] ** 2
+    join = 2 * sizes.prediction_columns * sizes.hidden
     depth = tokens * (join + projections + feed_forward[-1] + head) + pairs * scores
     return Flops(
-        attention_projections=tokens * layers * projections,
-        attention_scores=pairs * layers * scores,
+        attention_projections=tokens * sizes.layers * projections,
+        attention_scores=pairs * sizes.layers * scores,
         feed_forward=tokens * sum(feed_forward),
         output_layer=tokens * head,
-        multi_token_prediction=depths * depth,
+        multi_token_prediction=sizes.mtp * depth,
     )
 
 
-def training_flops(
-    architecture: Architecture, vocabulary: int, sample_lengths: Sequence[int]
-) -> int:
-    """FLOPs of a forward and backward pass, the prediction head included where there is one.
+def training_flops(sizes: ModelSizes, sample_lengths: Sequence[int]) -> int:
+    """Return the FLOPs of a forward and backward pass, a prediction head included.
 
-    Arguments as for :func:`forward_flops`; ``mtp_num_layers`` None or 0 leaves the head out.
+    Arguments as for :func:`forward_flops`; ``mtp`` 0 leaves the prediction head out.
     """
-    forward = forward_flops(architecture, vocabulary, sample_lengths).total
-    return (1 + BACKWARD_PER_FORWARD) * forward
+    return (1 + BACKWARD_PER_FORWARD) * forward_flops(sizes, sample_lengths).total
 
 
-def _projections(architecture: Architecture) -> int:
-    """Per token and layer."""
-    hidden, heads = architecture["hidden_size"], architecture["num_attention_heads"]
-    query, value = _head_sizes(architecture)
-    if not architecture.get("multi_latent_attention"):
-        groups = architecture.get("num_query_groups") or heads
-        return 2 * hidden * (heads * query + groups * (query + value) + heads * value)
-    query_rank, rank = architecture.get("q_lora_rank"), architecture["kv_lora_rank"]
-    rope = architecture["qk_pos_emb_head_dim"]
-    queries = query_rank * (hidden + heads * query) if query_rank else hidden * heads * query
-    latent = hidden * (rank + rope) + rank * heads * (query - rope + value)
-    return 2 * (queries + latent + heads * value * hidden)
+def _projections(sizes: ModelSizes) -> int:
+    """Return the FLOPs of the attention's linear layers, per token and layer."""
+    output = sizes.value_columns * sizes.hidden
+    if not sizes.latent:
+        return 2 * (sizes.hidden * sizes.qkv_columns + output)
+    if sizes.query_rank:
+        queries = sizes.query_rank * (sizes.hidden + sizes.query_columns)
+    else:
+        queries = sizes.hidden * sizes.query_columns
+    down = sizes.hidden * sizes.compressed_columns
+    up = sizes.key_value_rank * sizes.key_value_columns
+    return 2 * (queries + down + up + output)
 
 
-def _scores(architecture: Architecture) -> int:
-    """Per layer and pair of tokens of which one attends to the other."""
-    return 2 * architecture["num_attention_heads"] * sum(_head_sizes(architecture))
+def _scores(sizes: ModelSizes) -> int:
+    """Return those of the attention, per layer and pair of tokens of which one sees the other."""
+    return 2 * (sizes.query_columns + sizes.value_columns)
 
 
-def _head_sizes(architecture: Architecture) -> tuple[int, int]:
-    """Of queries (and keys), and of values."""
-    if architecture.get("multi_latent_attention"):
-        query = architecture["qk_head_dim"] + architecture["qk_pos_emb_head_dim"]
-        return query, architecture["v_head_dim"]
-    hidden, heads = architecture["hidden_size"], architecture["num_attention_heads"]
-    size = architecture.get("kv_channels") or hidden // heads
-    return size, size
-
-
-def _feed_forward(architecture: Architecture, sparse: bool) -> int:
-    """Per token and layer: three matrices of a SwiGLU for each expert that the token visits."""
-    hidden, dense = architecture["hidden_size"], architecture["ffn_hidden_size"]
-    if not sparse:
-        return 2 * 3 * hidden * dense
-    routed = architecture["moe_router_topk"] * (architecture.get("moe_ffn_hidden_size") or dense)
-    shared = architecture.get("moe_shared_expert_intermediate_size") or 0
-    return 2 * hidden * (3 * (routed + shared) + architecture["num_moe_experts"])
-
-
-def sparse_layers(architecture: Architecture) -> list[bool]:
-    """Which layers have experts: megatron's ``moe_layer_freq``, a period or one number a layer."""
-    layers, pattern = architecture["num_layers"], architecture.get("moe_layer_freq", 1)
-    if not architecture.get("num_moe_experts"):
-        return [False] * layers
-    if isinstance(pattern, int):
-        return [layer % pattern == 0 for layer in range(layers)]
-    return [bool(sparse) for sparse in pattern]
+def _feed_forward(sizes: ModelSizes, layer: int) -> int:
+    """Return those of ``layer``, per token: SwiGLUs have three matrices, of each expert visited."""
+    if not sizes.is_sparse(layer):
+        return 2 * 3 * sizes.hidden * sizes.columns
+    visited = sizes.chosen_experts * sizes.expert_columns + sizes.shared_columns
+    return 2 * sizes.hidden * (3 * visited + sizes.experts)

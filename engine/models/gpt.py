@@ -1,8 +1,9 @@
-"""The policy's network: megatron's GPT model up to the final hidden states.
+"""The trained network: megatron's GPT model up to the final hidden states.
 
-Logits are never made here. At 32k tokens and 150k words a row's logits are the largest tensor of
-the whole step, and all that training wants of them are two numbers a token: log-probability and
-entropy. ``engine.training.token_logprobs`` computes those from hidden states, chunk by chunk.
+What they become is a head's business (``engine.training.heads``), and logits are never made here.
+At 32k tokens and 150k words a row's logits are the largest tensor of the whole step, and all that
+training wants of them are two numbers a token, log-probability and entropy:
+``engine.training.heads.token_logprobs`` computes those from hidden states, chunk by chunk.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from megatron.core.models.gpt import GPTModel
 from torch import Tensor
 
 from engine.models.mtp import split_over_tensor_ranks
+from engine.models.score_layer import ScoreLayer
 
 MtpMode = Literal["off", "joint", "isolated"]
 
@@ -23,6 +25,9 @@ class GPTBackbone(GPTModel):
     """One pipeline stage of the model.
 
     Attributes:
+        is_sequence_classifier: whether the model, of which this is one stage, has in place of its
+            output layer one that gives a single number (``engine.models.sequence_classifier``).
+        score: that layer, on the last stage.
         mtp_mode: what a training pass does with the multi-token prediction head, if there is one:
             ``off`` leaves it out; ``joint`` is DeepSeek-V3's (arXiv 2412.19437, section 2.2), its
             loss teaches the trunk, too; ``isolated`` lets its loss reach the head alone, so that
@@ -35,6 +40,22 @@ class GPTBackbone(GPTModel):
 
     mtp_mode: MtpMode = "off"
     fetch_parameters: Callable[[], None] | None = None
+    post_process: bool
+
+    def __init__(self, *args: Any, score_deviation: float | None = None, **passed: Any) -> None:
+        """As megatron's.
+
+        Args:
+            score_deviation: of the fresh weights of a sequence classification model's last layer;
+                None for a language model.
+        """
+        super().__init__(*args, **passed)
+        self.is_sequence_classifier = score_deviation is not None
+        if score_deviation is not None and self.post_process:
+            del self.output_layer
+            self.score = ScoreLayer(self.config, score_deviation)
+            # Without this LanguageModule.sharded_state_dict looks for an output layer.
+            self.post_process = False
 
     def wait_for_parameters(self) -> None:
         """Bring every parameter up to date."""
@@ -56,7 +77,7 @@ class GPTBackbone(GPTModel):
     def _preprocess(
         self, *args: Any, padding_mask: Tensor | None = None, **passed: Any
     ) -> tuple[Any, ...]:
-        """As megatron's; marks of tokens take the way of its padding mask.
+        """As megatron's; metadata of tokens take the way of its padding mask.
 
         gpt_model.py:300-317 splits a mask over tensor-parallel ranks on the first stage only.
         """

@@ -1,4 +1,4 @@
-"""Which modules make up the layers: Transformer Engine's where it serves, ours elsewhere.
+"""Specs of a model's layers: Transformer Engine's modules where it serves, ours elsewhere.
 
 Two modules are our own on both: the router and the multi-token prediction layer.
 """
@@ -31,7 +31,7 @@ from engine.platform import accelerator
 def decoder_spec(
     config: TransformerConfig, vp_stage: int | None = None
 ) -> TransformerBlockSubmodules:
-    """Specs of the decoder layers that this rank builds for ``vp_stage``."""
+    """Return the specs of the decoder layers that this rank builds for ``vp_stage``."""
     first = get_transformer_layer_offset(config, vp_stage)
     count = get_num_layers_to_build(config, vp_stage)
     return TransformerBlockSubmodules(
@@ -42,7 +42,7 @@ def decoder_spec(
 def mtp_spec(
     config: TransformerConfig, vp_stage: int | None = None
 ) -> MultiTokenPredictionBlockSubmodules | None:
-    """Specs of the multi-token prediction depths; None where this rank builds none.
+    """Return the specs of the prediction depths; None where this rank builds none.
 
     A depth's transformer layer is of the kind of the decoder's last one, as in DeepSeek-V3.
     """
@@ -59,7 +59,7 @@ def mtp_spec(
 
 
 def module_build_context() -> AbstractContextManager[None]:
-    """What specs are to be made into modules within."""
+    """Return the context in which modules are built from these specs."""
     if accelerator.has_transformer_engine():
         return nullcontext()
     return torch_layers.accepted_by_latent_attention()

@@ -1,4 +1,4 @@
-"""Memory that a rank's training needs on a GPU, derived from sizes: plain arithmetic.
+"""Derive the GPU memory that a rank's training needs from a model's sizes.
 
 State is exact but for the allocator's rounding. Activations are what Transformer Engine 2.11's
 layers, as megatron-core 0.16.1 builds them, keep for the backward pass; the benchmark of training
@@ -8,14 +8,13 @@ buffers, scratch space of single kernels, and the output layer of a prediction h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import astuple, dataclass
-from typing import Any
 
 from engine.config.layout import LayoutConfig
+from engine.config.model_sizes import ModelSizes, model_sizes
 from engine.config.training import TrainingConfig
-from engine.models.family import HuggingFaceConfig, family_of
-from engine.models.flops import sparse_layers
+from engine.models.family import HuggingFaceConfig
+from engine.models.sequence_classifier import is_sequence_classifier
 from engine.models.sharding import Sharding, TensorShard
 
 _FLOAT32 = 4
@@ -35,7 +34,8 @@ class TrainingMemory:
         gradients: megatron's float32 buffers.
         optimizer: masters and both moments, this rank's share.
         activations: of all microbatches that are under way on a stage.
-        output_layer: a chunk's logits with their gradient, and the weight's gradient.
+        output_layer: a chunk's logits with their gradient, and the weight's gradient; 0 for a
+            sequence classification model.
     """
 
     parameters: int
@@ -47,35 +47,36 @@ class TrainingMemory:
 
     @property
     def total(self) -> int:
-        """The sum."""
+        """Bytes of all parts."""
         return sum(astuple(self))
 
 
 def training_memory(
     config: HuggingFaceConfig, layout: LayoutConfig, training: TrainingConfig, row_tokens: int
 ) -> TrainingMemory:
-    """Derive it for packed rows of ``row_tokens`` tokens (all ranks of a row together).
+    """Return it for packed rows of ``row_tokens`` tokens (all ranks of a row together).
 
     Raises:
         RunError: the family is unknown or uses a feature megatron cannot express.
     """
-    architecture = family_of(config).architecture(config)
-    holdings = Sharding(config, layout)
+    sizes, sharding = model_sizes(config), Sharding(config, layout)
     tokens = -(-row_tokens // (layout.tp * layout.cp))
     found = []
-    for place in holdings.rank_coordinates():
-        if place.dp or place.cp or place.tp:
+    for coordinates in sharding.rank_coordinates():
+        if coordinates.dp or coordinates.cp or coordinates.tp:
             continue  # alike
         kept = sum(
-            kept_per_token(architecture, training, layer) for part in place.layers for layer in part
+            kept_per_token(sizes, training, layer)
+            for stage in coordinates.layers
+            for layer in stage
         )
-        under_way = layout.pp - place.pp if layout.vpp == 1 else layout.pp
-        last = place.pp == layout.pp - 1
+        under_way = layout.pp - coordinates.pp if layout.vpp == 1 else layout.pp
+        predicts = coordinates.pp == layout.pp - 1 and not is_sequence_classifier(config)
         found.append(
             TrainingMemory(
-                **_state(holdings.of(place), layout, training),
+                **_state(sharding.of(coordinates), layout, training),
                 activations=tokens * kept * under_way,
-                output_layer=_output_layer(config, layout, training) if last else 0,
+                output_layer=_output_layer(sizes, layout, training) if predicts else 0,
             )
         )
     return max(found, key=lambda memory: memory.total)
@@ -105,8 +106,8 @@ def _state(
     }
 
 
-def _output_layer(config: HuggingFaceConfig, layout: LayoutConfig, training: TrainingConfig) -> int:
-    words, hidden = config["vocab_size"] // layout.tp, config["hidden_size"]
+def _output_layer(sizes: ModelSizes, layout: LayoutConfig, training: TrainingConfig) -> int:
+    words, hidden = sizes.vocabulary // layout.tp, sizes.hidden
     element = 2 if training.dtype == "bfloat16" else _FLOAT32
     logits = training.logits_chunk_tokens * words * (_FLOAT32 + element)
     return logits + words * hidden * (_FLOAT32 + element)
@@ -114,7 +115,7 @@ def _output_layer(config: HuggingFaceConfig, layout: LayoutConfig, training: Tra
 
 @dataclass(frozen=True)
 class _Numbers:
-    """How activations are kept.
+    """Precision of activations, and modules that keep none.
 
     Attributes:
         element: bytes of a number.
@@ -127,74 +128,67 @@ class _Numbers:
     dropped: frozenset[str]
 
 
-def kept_per_token(architecture: Mapping[str, Any], training: TrainingConfig, layer: int) -> int:
-    """Bytes that decoder layer ``layer`` keeps for each token of this rank's part of a row.
+def kept_per_token(sizes: ModelSizes, training: TrainingConfig, layer: int) -> int:
+    """Return the bytes that decoder layer ``layer`` keeps for each token of this rank's part.
 
     Under sequence parallelism a rank has 1/tp of the tokens between layers, and all tokens of 1/tp
     of the columns within: as many numbers.
 
     Args:
-        architecture: of the whole model, ``Family.architecture``.
+        sizes: of the whole model.
     """
-    hidden = architecture["hidden_size"]
     element = 2 if training.dtype == "bfloat16" else _FLOAT32
     if training.recompute == "full":
-        return -(-element * hidden // training.recompute_layers)
+        return -(-element * sizes.hidden // training.recompute_layers)
     multiplied = 1 if training.fp8 != "none" else element
     numbers = _Numbers(element, multiplied, frozenset(training.recomputed))
-    inputs = 2 * element * hidden  # of both norms
-    attention = _attention(architecture, numbers)
-    return inputs + attention + _feed_forward(architecture, layer, numbers)
+    inputs = 2 * element * sizes.hidden  # of both norms
+    return inputs + _attention(sizes, numbers) + _feed_forward(sizes, layer, numbers)
 
 
-def _norm(architecture: Mapping[str, Any], numbers: _Numbers, *, alone: bool) -> int:
-    """What a norm hands on; it is recomputed only where it stands ``alone``, not in a linear."""
+def _norm(sizes: ModelSizes, numbers: _Numbers, *, alone: bool) -> int:
+    """Return the bytes of a norm's output; recomputed only where it stands ``alone``.
+
+    Otherwise it is part of a linear.
+    """
     again = alone and "layernorm" in numbers.dropped
-    return 0 if again else numbers.multiplied * int(architecture["hidden_size"])
+    return 0 if again else numbers.multiplied * sizes.hidden
 
 
-def _attention(architecture: Mapping[str, Any], numbers: _Numbers) -> int:
-    """From the norm before it to the sum with the residual."""
-    heads = architecture["num_attention_heads"]
-    statistics = 0 if "core_attn" in numbers.dropped else _FLOAT32 * heads
-    if architecture.get("multi_latent_attention"):
-        query = heads * (architecture["qk_head_dim"] + architecture["qk_pos_emb_head_dim"])
-        value = heads * architecture["v_head_dim"]
-        keys_and_values = heads * (architecture["qk_head_dim"] + architecture["v_head_dim"])
-        ranks = (architecture.get("q_lora_rank") or 0) + architecture["kv_lora_rank"]
+def _attention(sizes: ModelSizes, numbers: _Numbers) -> int:
+    """Return the bytes from the norm before the attention to the sum with the residual."""
+    query, value = sizes.query_columns, sizes.value_columns
+    statistics = 0 if "core_attn" in numbers.dropped else _FLOAT32 * sizes.heads
+    if sizes.latent:
+        ranks = sizes.query_rank + sizes.key_value_rank
         compressed = (numbers.element + numbers.multiplied) * ranks  # before and after their norms
         again = "mla_up_proj" in numbers.dropped
-        upwards = 0 if again else numbers.element * (2 * query + keys_and_values)
-        norm = _norm(architecture, numbers, alone=True)
+        upwards = 0 if again else numbers.element * (2 * query + sizes.key_value_columns)
+        norm = _norm(sizes, numbers, alone=True)
         return norm + compressed + upwards + numbers.element * value + statistics
-    groups = architecture.get("num_query_groups") or heads
-    size = architecture.get("kv_channels") or architecture["hidden_size"] // heads
-    query, key = heads * size, groups * size
-    together = query + 2 * key  # which the values are a view of
-    rotated = query + key
-    norm = _norm(architecture, numbers, alone=False)
-    return norm + numbers.element * (together + rotated + query) + statistics
+    rotated = query + sizes.groups * sizes.key_channels
+    norm = _norm(sizes, numbers, alone=False)
+    # The values are a view of the joint projection's output.
+    return norm + numbers.element * (sizes.qkv_columns + rotated + value) + statistics
 
 
-def _feed_forward(architecture: Mapping[str, Any], layer: int, numbers: _Numbers) -> int:
-    """From the norm before it to the sum with the residual."""
-    hidden, columns = architecture["hidden_size"], architecture["ffn_hidden_size"]
-    sparse = sparse_layers(architecture)[layer]
-    norm = _norm(architecture, numbers, alone=sparse)
+def _feed_forward(sizes: ModelSizes, layer: int, numbers: _Numbers) -> int:
+    """Return the bytes from the norm before the feed-forward to the sum with the residual."""
+    sparse = sizes.is_sparse(layer)
+    norm = _norm(sizes, numbers, alone=sparse)
     if not sparse:
-        return norm + (0 if "mlp" in numbers.dropped else _glu(columns, numbers))
+        return norm + (0 if "mlp" in numbers.dropped else _glu(sizes.columns, numbers))
     if "moe" in numbers.dropped:
         return norm
-    columns = architecture.get("moe_ffn_hidden_size") or columns
+    columns = sizes.expert_columns
     activation = 0 if "moe_act" in numbers.dropped else numbers.multiplied * columns
-    each = numbers.multiplied * hidden + numbers.element * 2 * columns + activation
-    router = _ROUTER_COPIES * _FLOAT32 * architecture["num_moe_experts"] + numbers.element * hidden
-    shared = architecture.get("moe_shared_expert_intermediate_size") or 0
+    each = numbers.multiplied * sizes.hidden + numbers.element * 2 * columns + activation
+    router = _ROUTER_COPIES * _FLOAT32 * sizes.experts + numbers.element * sizes.hidden
     again = "shared_experts" in numbers.dropped
-    experts = router + architecture["moe_router_topk"] * each
-    return norm + experts + (0 if again else _glu(shared, numbers))
+    experts = router + sizes.chosen_experts * each
+    return norm + experts + (0 if again else _glu(sizes.shared_columns, numbers))
 
 
 def _glu(columns: int, numbers: _Numbers) -> int:
-    """Gate and up, and their product."""
+    """Return the bytes of gate and up, and of their product."""
     return numbers.element * 2 * columns + numbers.multiplied * columns

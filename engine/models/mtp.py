@@ -28,18 +28,18 @@ from engine.parallel.context_slices import ahead, row_order, slice_of
 
 @dataclass
 class PackedRowParams(PackedSeqParams):
-    """A packed row's bounds, and what megatron does not hand on to the prediction layers.
+    """A packed row's bounds, and the token metadata that megatron keeps from prediction layers.
 
     Attributes:
-        marks: [1, tokens, 1 + bits] bool (``engine.models.token_metadata``); of this
+        metadata: [1, tokens, 1 + bits] bool (``engine.models.token_metadata``); of this
             context-parallel slice, not split over tensor-parallel ranks.
     """
 
-    marks: Tensor | None = None
+    metadata: Tensor | None = None
 
 
 class MtpLayer(MultiTokenPredictionLayer):
-    """One depth; ``layer_number`` is d, from 1."""
+    """The layer of one prediction depth d; ``layer_number`` is d, from 1."""
 
     def forward(
         self,
@@ -51,7 +51,7 @@ class MtpLayer(MultiTokenPredictionLayer):
         rotary_pos_emb: Tensor | None = None,
         **_: Any,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Hidden states of the depth before -> hidden states of this depth.
+        """Return the hidden states of this depth, from those of the depth before.
 
         Args:
             input_ids, position_ids: [1, tokens] of the row, or of this context-parallel slice of
@@ -65,9 +65,9 @@ class MtpLayer(MultiTokenPredictionLayer):
             hidden states; ``input_ids`` and ``position_ids`` as they came.
         """
         bounds, depth = packed_seq_params.cu_seqlens_q, self.layer_number
-        marks = packed_seq_params.marks
-        assert marks is not None
-        known = torch.cat([input_ids, (~padding_of(marks)).long()])
+        metadata = packed_seq_params.metadata
+        assert metadata is not None
+        known = torch.cat([input_ids, (~padding_of(metadata)).long()])
         tokens, real = tokens_ahead(known, bounds, depth, self.cp_group)
         embedded = embedding(input_ids=tokens[None], position_ids=position_ids)
         run = partial(self._proj_and_transformer_layer, packed_seq_params=packed_seq_params)
@@ -79,7 +79,7 @@ class MtpLayer(MultiTokenPredictionLayer):
             run(
                 hidden_states,
                 embedded,
-                split_over_tensor_ranks(with_padding(marks, real[None] == 0)),
+                split_over_tensor_ranks(with_padding(metadata, real[None] == 0)),
                 rotary_pos_emb,
             ),
             input_ids,
@@ -87,7 +87,7 @@ class MtpLayer(MultiTokenPredictionLayer):
         )
 
     def _checkpointed_forward(self, run: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
-        """A depth is recomputed as one unit, however many layers the trunk's units have.
+        """Recompute the depth as one unit, however many layers the trunk's units have.
 
         megatron's method asserts that those have one layer (multi_token_prediction.py:846).
         """
@@ -104,7 +104,7 @@ class MtpLayer(MultiTokenPredictionLayer):
         self,
         hidden_states: Tensor,
         decoder_input: Tensor,
-        marks: Tensor,
+        metadata: Tensor,
         rotary_pos_emb: Tensor | None,
         packed_seq_params: PackedSeqParams,
     ) -> Tensor:
@@ -116,13 +116,13 @@ class MtpLayer(MultiTokenPredictionLayer):
                 attention_mask=None,
                 rotary_pos_emb=rotary_pos_emb,
                 packed_seq_params=packed_seq_params,
-                padding_mask=marks,
+                padding_mask=metadata,
             )
         return self._postprocess(hidden_states)
 
 
 def split_over_tensor_ranks(values: Tensor) -> Tensor:
-    """This rank's tokens of [1, tokens, ...], as hidden states are split between layers."""
+    """Return this rank's tokens of [1, tokens, ...], as hidden states are split between layers."""
     ranks = parallel_state.get_tensor_model_parallel_world_size()
     rank = parallel_state.get_tensor_model_parallel_rank()
     return values.chunk(ranks, dim=1)[rank].contiguous()
@@ -131,7 +131,7 @@ def split_over_tensor_ranks(values: Tensor) -> Tensor:
 def tokens_ahead(
     values: Tensor, bounds: Tensor, distance: int, context: dist.ProcessGroup | None = None
 ) -> Tensor:
-    """At each position the value ``distance`` positions later in the same sample; else zero.
+    """Return for each position the value ``distance`` later in the same sample; else zero.
 
     Args:
         values: [n, tokens] int64; under context parallelism this rank's slice of the row.
@@ -152,6 +152,6 @@ def tokens_ahead(
 
 
 def ahead_of(positions: Tensor, row: Tensor, bounds: Tensor, distance: int) -> Tensor:
-    """What :func:`tokens_ahead` gives at ``positions`` [m], from the whole ``row`` [n, tokens]."""
+    """Return :func:`tokens_ahead` at ``positions`` [m], from the whole ``row`` [n, tokens]."""
     later, inside = ahead(bounds, positions, distance)
     return torch.where(inside, row[:, later], 0)

@@ -1,4 +1,4 @@
-"""Rotary position embedding: how ``config.json`` describes it, and what it means.
+"""Rotary position embedding: settings from ``config.json``, frequencies, megatron's arguments.
 
 transformers 5 writes one key ``rope_parameters``; 4 wrote ``rope_theta`` and ``rope_scaling``.
 """
@@ -21,7 +21,7 @@ ROPE_TYPES = ("default", "llama3")
 def rope_settings(
     config: Mapping[str, Any], known: tuple[str, ...], *, partial_rotation: bool = False
 ) -> dict[str, Any]:
-    """The settings under transformers 5's names, ``rope_theta`` and ``rope_type`` among them.
+    """Return the settings under transformers 5's names, ``rope_theta`` and ``rope_type`` too.
 
     Args:
         config: contents of ``config.json``.
@@ -46,14 +46,14 @@ def rope_settings(
 
 
 def rotated_part(config: Mapping[str, Any]) -> float | None:
-    """``partial_rotary_factor``: which part of each head's channels turns, the first ones."""
+    """Return ``partial_rotary_factor``: the share of a head's channels, the first, that turn."""
     settings = config.get("rope_parameters") or config.get("rope_scaling") or {}
     part = settings.get("partial_rotary_factor", config.get("partial_rotary_factor"))
     return None if part is None else float(part)
 
 
 def inverse_frequencies(settings: Mapping[str, Any], channels: int) -> Tensor:
-    """Radians by which each pair of a head's channels turns from one position to the next.
+    """Return the radians by which each pair of a head's channels turns from position to position.
 
     ``llama3`` (Llama 3.1's code, and transformers' ``_compute_llama3_parameters``) leaves short
     wavelengths as they are, stretches long ones by ``factor``, and blends in between.
@@ -76,7 +76,7 @@ def inverse_frequencies(settings: Mapping[str, Any], channels: int) -> Tensor:
 
 
 def yarn_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of megatron's ``MLATransformerConfig`` for ``yarn`` (arXiv 2309.00071).
+    """Return the arguments of megatron's ``MLATransformerConfig`` for YaRN (arXiv 2309.00071).
 
     Cosine and sine are multiplied by the attention factor, attention scores besides by the square
     of mscale(factor, mscale_all_dim), where mscale(s, m) = 0.1 m ln s + 1. megatron takes the

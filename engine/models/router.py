@@ -1,4 +1,4 @@
-"""The routers: softmax scores as megatron has them, and DeepSeek-V3's.
+"""Routers of mixture-of-experts layers: megatron's softmax router, and DeepSeek-V3's.
 
 Both take the metadata of tokens (``engine.models.token_metadata``) where megatron speaks of a
 padding mask, and add the balance loss of each sample (``engine.models.balance``), weighted by
@@ -60,7 +60,7 @@ class SigmoidRouter(TopKRouter):
 
         Args:
             logits: [..., experts].
-            padding_mask: marks of the tokens, [..., 1 + bits] bool. Padding is routed but never
+            padding_mask: metadata of the tokens, [..., 1 + bits] bool. Padding is routed but never
                 counted.
 
         Returns:
@@ -80,7 +80,7 @@ class SigmoidRouter(TopKRouter):
 
 
 def best_experts(scores: Tensor, config: TransformerConfig, *, by: int) -> Tensor:
-    """The experts of each token, [tokens, experts] bool; arguments of :func:`group_limited_top_k`.
+    """Return each token's experts, [tokens, experts] bool, by :func:`group_limited_top_k`.
 
     ``scores`` include the bias: it takes part in the choice only.
     """
@@ -90,7 +90,7 @@ def best_experts(scores: Tensor, config: TransformerConfig, *, by: int) -> Tenso
 
 
 def weights_of(scores: Tensor, chosen: Tensor, config: TransformerConfig) -> Tensor:
-    """:func:`expert_weights` as megatron's config describes them."""
+    """Return :func:`expert_weights` as megatron's config describes them."""
     return expert_weights(
         scores,
         chosen,
@@ -100,29 +100,29 @@ def weights_of(scores: Tensor, chosen: Tensor, config: TransformerConfig) -> Ten
 
 
 def group_limited_top_k(scores: Tensor, k: int, groups: int, kept: int, *, by: int = 2) -> Tensor:
-    """The best experts of the best groups; a group is worth the sum of its best experts.
+    """Choose the best experts of the best groups, a group's score being its best experts' sum.
 
     Args:
         scores: [tokens, experts], bias included; neighbours form the groups.
         k: experts to choose for each token.
         groups: number of groups; it divides the number of experts.
         kept: groups to choose from.
-        by: how many of its experts make a group's worth.
+        by: how many of its experts make a group's score.
 
     Returns:
         [tokens, k] int64, distinct experts.
     """
     if kept < groups:
         grouped = scores.unflatten(1, (groups, -1))
-        worth = grouped.topk(min(by, grouped.shape[-1]), dim=-1).values.sum(-1)
-        best = worth.topk(kept, dim=-1).indices
-        out = torch.ones_like(worth, dtype=torch.bool).scatter(1, best, False)
+        group_scores = grouped.topk(min(by, grouped.shape[-1]), dim=-1).values.sum(-1)
+        best = group_scores.topk(kept, dim=-1).indices
+        out = torch.ones_like(group_scores, dtype=torch.bool).scatter(1, best, False)
         scores = grouped.masked_fill(out.unsqueeze(-1), float("-inf")).flatten(1)
     return scores.topk(k, dim=-1).indices
 
 
 def expert_weights(scores: Tensor, chosen: Tensor, *, normalise: bool, scale: float) -> Tensor:
-    """The weight of each chosen expert's output, zero for the others.
+    """Return the weight of each chosen expert's output, [tokens, experts], zero for the others.
 
     Args:
         scores: [tokens, experts] without the bias: it takes part in the choice only.
@@ -136,9 +136,9 @@ def expert_weights(scores: Tensor, chosen: Tensor, *, normalise: bool, scale: fl
     return weights * scale
 
 
-def padding_of_all(marks: Tensor | None) -> Tensor | None:
-    """Marks [..., 1 + bits] -> padding mask [tokens]."""
-    return None if marks is None else padding_of(marks).reshape(-1)
+def padding_of_all(metadata: Tensor | None) -> Tensor | None:
+    """Return the padding mask [tokens] of the tokens' metadata [..., 1 + bits]."""
+    return None if metadata is None else padding_of(metadata).reshape(-1)
 
 
 def with_balance(
@@ -146,15 +146,15 @@ def with_balance(
     weights: Tensor,
     shares: Callable[[], Tensor],
     chosen: Tensor,
-    marks: Tensor | None,
+    metadata: Tensor | None,
 ) -> Tensor:
-    """``weights`` as they are; in a backward pass the balance loss's gradient goes its way, too.
+    """Return ``weights``, whose backward pass also starts that of the balance loss.
 
-    ``shares`` are asked for only where there is such a loss.
+    ``shares`` is called only where there is such a loss.
     """
     coefficient = router.config.moe_aux_loss_coeff
-    if not coefficient or marks is None or not (router.training and torch.is_grad_enabled()):
+    if not coefficient or metadata is None or not (router.training and torch.is_grad_enabled()):
         return weights
-    loss = sequence_balance(shares(), chosen, marks.flatten(0, -2), router.tp_cp_group)
+    loss = sequence_balance(shares(), chosen, metadata.flatten(0, -2), router.tp_cp_group)
     balanced: Tensor = MoEAuxLossAutoScaler.apply(weights, coefficient * loss)
     return balanced

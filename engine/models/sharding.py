@@ -1,7 +1,7 @@
-"""Which pieces of which tensors a rank holds: plain arithmetic, for any number of ranks.
+"""Derive the pieces of tensors that each rank of a layout holds, from ``config.json`` alone.
 
-What ``engine.weights.shards`` reads off a model that was built, this derives from ``config.json``
-and the layout; so it answers for 2048 ranks and 671 billion parameters at once, without them.
+``engine.weights.shards`` reads the same off a model that was built. This is plain arithmetic: it
+answers for 2048 ranks and 671 billion parameters without any of them.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from engine.config.layout import LayoutConfig
 from engine.config.model_sizes import model_sizes
 from engine.models.family import HuggingFaceConfig, family_of
+from engine.models.sequence_classifier import as_built
 from engine.models.tensor_shapes import (
     Kind,
     elements,
     kind_of,
     layer_of,
-    named_sizes,
     places_of,
     shape_of,
 )
@@ -40,35 +40,40 @@ class TensorInfo:
 
     @property
     def elements(self) -> int:
-        """How many it has."""
+        """Number of its elements."""
         return elements(tuple(slice(0, size) for size in self.shape))
 
 
 @dataclass(frozen=True)
 class TensorShard:
-    """A piece of a tensor; see ``engine.weights.shards.Shard``."""
+    """One rank's piece of a tensor; see ``engine.weights.shards.Shard``.
+
+    Attributes:
+        whole: the tensor.
+        place: its slices along the tensor's axes.
+    """
 
     whole: TensorInfo
     place: tuple[slice, ...]
 
     @property
     def elements(self) -> int:
-        """How many it has."""
+        """Number of its elements."""
         return elements(self.place)
 
     def bytes(self, element_bytes: int) -> int:
-        """Its size in a model whose dtype has ``element_bytes``."""
+        """Return its size in a model whose dtype takes ``element_bytes`` an element."""
         return self.elements * (4 if self.whole.kind.float32 else element_bytes)
 
 
 def tensor_infos(config: HuggingFaceConfig) -> list[TensorInfo]:
-    """All tensors of the model that ``config.json`` describes, in megatron's terms.
+    """Return all tensors of the model that ``config.json`` describes, in megatron's terms.
 
     Raises:
         RunError: the family is unknown or uses a feature megatron cannot express.
     """
-    family = family_of(config)
-    sizes = named_sizes(family.architecture(config), config["vocab_size"])
+    family, sizes = family_of(config), model_sizes(config)
+    family.architecture(config)  # refuses what megatron cannot express
     found = []
     for (key, expert), tensor_map in expand(family.rules(config)).items():
         kind = kind_of(key)
@@ -77,7 +82,7 @@ def tensor_infos(config: HuggingFaceConfig) -> list[TensorInfo]:
 
 
 class Sharding:
-    """What each rank of a layout holds of a model.
+    """The pieces of a model's tensors that each rank of a layout holds.
 
     Args:
         config: contents of ``config.json``.
@@ -88,6 +93,7 @@ class Sharding:
     """
 
     def __init__(self, config: HuggingFaceConfig, layout: LayoutConfig) -> None:
+        config = as_built(config)
         self._layout = layout
         self._sizes = model_sizes(config)
         self.tensors = tensor_infos(config)
@@ -98,19 +104,19 @@ class Sharding:
         self._embeds_twice = config.get("tie_word_embeddings", False) or self._sizes.mtp > 0
 
     def rank_coordinates(self) -> Iterator[RankCoordinates]:
-        """The place of every rank, in their order."""
+        """Yield the coordinates of every rank, in the order of ranks."""
         return rank_coordinates(self._layout, self._sizes)
 
-    def of(self, place: RankCoordinates) -> list[TensorShard]:
-        """The pieces that the rank at ``place`` holds."""
-        layers = [None, *(layer for part in place.layers for layer in part)]
+    def of(self, coordinates: RankCoordinates) -> list[TensorShard]:
+        """Return the pieces that the rank at ``coordinates`` holds."""
+        layers = [None, *(layer for part in coordinates.layers for layer in part)]
         return [
             TensorShard(whole, part)
             for layer in layers
-            for expert in (None, *place.experts)
+            for expert in (None, *coordinates.experts)
             for whole in self._by_home[layer, expert]
-            if layer is not None or self._on_stage(whole.key, place.pp)
-            for part in self._parts(whole, place)
+            if layer is not None or self._on_stage(whole.key, coordinates.pp)
+            for part in self._parts(whole, coordinates)
         ]
 
     def _on_stage(self, key: str, stage: int) -> bool:
@@ -119,7 +125,7 @@ class Sharding:
             return stage == 0 or (last and self._embeds_twice)
         return last
 
-    def _parts(self, whole: TensorInfo, place: RankCoordinates) -> list[tuple[slice, ...]]:
+    def _parts(self, whole: TensorInfo, coordinates: RankCoordinates) -> list[tuple[slice, ...]]:
         if whole.expert is None:
-            return places_of(whole.kind, whole.shape, place.tp, self._layout.tp)
-        return places_of(whole.kind, whole.shape, place.etp, self._layout.etp)
+            return places_of(whole.kind, whole.shape, coordinates.tp, self._layout.tp)
+        return places_of(whole.kind, whole.shape, coordinates.etp, self._layout.etp)

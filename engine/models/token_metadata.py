@@ -1,10 +1,10 @@
-"""What a router has to know of each token: whether it is padding, and whose sample's it is.
+"""Metadata of tokens for routers: whether a token is padding, and the number of its sample.
 
 megatron-core hands one thing about tokens down to the routers, ``padding_mask``, and turns it into
-booleans on the way (moe_layer.py:386), recomputation of activations included. So marks are
-booleans: [..., tokens, 1 + bits], first whether the token is padding, then the number of its sample
-in binary, the lowest bit first. The width tells how many samples a row may have, without a look at
-the device.
+booleans on the way (moe_layer.py:386), recomputation of activations included. So metadata
+are booleans, [..., tokens, 1 + bits]: first whether the token is padding, then the number of its
+sample in binary, the lowest bit first. The width tells how many samples a row may have, without a
+look at the device.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def token_metadata(padding_mask: Tensor, samples: Tensor, count: int) -> Tensor:
-    """Mark tokens.
+    """Return the metadata of a row's tokens.
 
     Args:
         padding_mask: [tokens] bool, True on padding.
@@ -29,22 +29,22 @@ def token_metadata(padding_mask: Tensor, samples: Tensor, count: int) -> Tensor:
     return torch.cat([padding_mask[:, None], number.bool()], dim=1)
 
 
-def padding_of(marks: Tensor) -> Tensor:
-    """[..., tokens, 1 + bits] -> [..., tokens] bool, True on padding."""
-    return marks[..., 0]
+def padding_of(metadata: Tensor) -> Tensor:
+    """Return the padding mask of [..., tokens, 1 + bits]: [..., tokens] bool, True on padding."""
+    return metadata[..., 0]
 
 
-def with_padding(marks: Tensor, padding_mask: Tensor) -> Tensor:
-    """The same marks with another padding mask [..., tokens]."""
-    return torch.cat([padding_mask.unsqueeze(-1), marks[..., 1:]], dim=-1)
+def with_padding(metadata: Tensor, padding_mask: Tensor) -> Tensor:
+    """Return the same metadata with another padding mask [..., tokens]."""
+    return torch.cat([padding_mask.unsqueeze(-1), metadata[..., 1:]], dim=-1)
 
 
-def sample_of(marks: Tensor) -> Tensor:
-    """[..., tokens, 1 + bits] -> [..., tokens] int64, the number of each token's sample."""
-    bits = torch.arange(marks.shape[-1] - 1, device=marks.device)
-    return (marks[..., 1:].long() << bits).sum(-1)
+def sample_of(metadata: Tensor) -> Tensor:
+    """Return the number of each token's sample, [..., tokens] int64, of [..., tokens, 1 + bits]."""
+    bits = torch.arange(metadata.shape[-1] - 1, device=metadata.device)
+    return (metadata[..., 1:].long() << bits).sum(-1)
 
 
-def most_samples(marks: Tensor) -> int:
-    """Sample numbers are below this."""
-    return int(2 ** (marks.shape[-1] - 1))
+def most_samples(metadata: Tensor) -> int:
+    """Return how many sample numbers the metadata can hold."""
+    return int(2 ** (metadata.shape[-1] - 1))

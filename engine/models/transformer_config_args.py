@@ -1,12 +1,11 @@
-"""How the layers compute: the part of megatron's config that is neither model nor layout.
+"""Arguments of megatron's ``TransformerConfig`` for precision, kernels and recomputation.
 
-Plain functions from our keys to megatron's; what a key means is written where it is defined,
-``engine.config.training``.
+Plain functions from the keys of section ``training`` to megatron's; what a key means is written
+where it is defined, ``engine.config.training``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch.nn.functional import silu
 
 from engine.config.fp8 import gathered_multiple, misfit, size_multiple
 from engine.config.layout import LayoutConfig
+from engine.config.model_sizes import ModelSizes
 from engine.config.training import TrainingConfig
 from engine.errors import RunError
 from engine.platform import accelerator, kernels
@@ -42,17 +42,18 @@ def check_machine(training: TrainingConfig) -> None:
 
 
 def kernels_of(training: TrainingConfig) -> dict[str, str]:
-    """Operation -> what computes it in a run with this ``training``, for environment.json."""
+    """Return operation -> what computes it in a run with this ``training``."""
     return kernels.kernels(training.fp8, training.grouped_experts)
 
 
 def transformer_config_args(
-    training: TrainingConfig, layout: LayoutConfig, architecture: Mapping[str, Any]
+    training: TrainingConfig, layout: LayoutConfig, sizes: ModelSizes
 ) -> dict[str, Any]:
-    """megatron's arguments for precision, kernels and recomputation.
+    """Return megatron's arguments for precision, kernels and recomputation.
 
     Args:
-        architecture: the family's arguments: what there is to recompute or to multiply in FP8.
+        training, layout: the run's.
+        sizes: of the whole model: what there is to recompute or to multiply in FP8.
 
     Raises:
         RunError: ``training`` asks for what the model or this machine does not have.
@@ -60,7 +61,6 @@ def transformer_config_args(
     check_machine(training)
     gpu, engine = accelerator.has_gpu(), accelerator.has_transformer_engine()
     grouped = engine if training.grouped_experts is None else training.grouped_experts
-    latent = architecture.get("multi_latent_attention", False)
     dtype: torch.dtype = getattr(torch, training.dtype)
     return {
         "normalization": "RMSNorm",
@@ -80,23 +80,23 @@ def transformer_config_args(
         # Fused kernels: compiled by torch on any GPU, or of Transformer Engine.
         "bias_dropout_fusion": gpu,
         "bias_activation_fusion": gpu,
-        "moe_permute_fusion": engine and bool(architecture.get("num_moe_experts")),
-        "apply_rope_fusion": engine and not latent,  # latent attention's takes no plain RoPE
+        "moe_permute_fusion": engine and sizes.experts > 0,
+        "apply_rope_fusion": engine and not sizes.latent,  # latent attention's takes no plain RoPE
         "gradient_accumulation_fusion": kernels.accumulates_gradients_in_place(),
-        **_recomputation(training, architecture, grouped=grouped and engine),
-        **_fp8(training, layout, architecture),
+        **_recomputation(training, sizes, grouped=grouped and engine),
+        **_fp8(training, layout, sizes),
     }
 
 
-def _fp8(
-    training: TrainingConfig, layout: LayoutConfig, architecture: Mapping[str, Any]
-) -> dict[str, Any]:
-    """megatron enters Transformer Engine's FP8 context around decoder layers and MTP
-    depths only, and the router's product is plain torch: what else there is stays as it is.
+def _fp8(training: TrainingConfig, layout: LayoutConfig, sizes: ModelSizes) -> dict[str, Any]:
+    """Return megatron's arguments for FP8.
+
+    megatron enters Transformer Engine's FP8 context around decoder layers and MTP depths only, and
+    the router's product is plain torch: what else there is stays as it is.
     """
     if training.fp8 == "none":
         return {}
-    multiplied = _multiplied(architecture, layout)
+    multiplied = _multiplied(sizes.on_rank(layout.tp, layout.etp))
     odd = misfit(size_multiple(training.fp8), multiplied)
     if odd is None and layout.tp > 1:
         gathered = {name: multiplied.get(name, 0) for name in _GATHERED}
@@ -126,45 +126,32 @@ _GATHERED = (
 """What column-parallel layers read, of the names below."""
 
 
-def _multiplied(architecture: Mapping[str, Any], layout: LayoutConfig) -> dict[str, int]:
-    """The sizes of one rank's linear layers, by what they are."""
-
-    def size(key: str) -> int:
-        return architecture.get(key) or 0
-
-    heads = size("num_attention_heads") // layout.tp
-    groups = max(1, size("num_query_groups") // layout.tp)
+def _multiplied(part: ModelSizes) -> dict[str, int]:
+    """Return the sizes of one rank's linear layers, by what they are."""
     sizes = {
-        "hidden columns between layers": size("hidden_size"),
-        "hidden columns of dense layers": size("ffn_hidden_size") // layout.tp,
-        "hidden columns of each expert": size("moe_ffn_hidden_size") // layout.etp,
-        "hidden columns of the shared expert": (
-            size("moe_shared_expert_intermediate_size") // layout.tp
-        ),
+        "hidden columns between layers": part.hidden,
+        "hidden columns of dense layers": part.columns,
+        "hidden columns of each expert": part.expert_columns,
+        "hidden columns of the shared expert": part.shared_columns,
     }
-    if not architecture.get("multi_latent_attention"):
-        channels = size("kv_channels") or size("hidden_size") // size("num_attention_heads")
-        queries = heads * channels
+    if not part.latent:
         return {
             **sizes,
-            "columns of queries": queries,
-            "columns of queries, keys and values": queries + 2 * groups * channels,
+            "columns of queries": part.query_columns,
+            "columns of queries, keys and values": part.qkv_columns,
         }
     return {
         **sizes,
-        "compressed query columns": size("q_lora_rank"),
-        "compressed key and value columns": size("kv_lora_rank"),
-        "compressed columns with the shared key": size("kv_lora_rank")
-        + size("qk_pos_emb_head_dim"),
-        "columns of queries": heads * (size("qk_head_dim") + size("qk_pos_emb_head_dim")),
-        "columns of keys and values": heads * (size("qk_head_dim") + size("v_head_dim")),
-        "columns of attention's output": heads * size("v_head_dim"),
+        "compressed query columns": part.query_rank,
+        "compressed key and value columns": part.key_value_rank,
+        "compressed columns with the shared key": part.compressed_columns,
+        "columns of queries": part.query_columns,
+        "columns of keys and values": part.key_value_columns,
+        "columns of attention's output": part.value_columns,
     }
 
 
-def _recomputation(
-    training: TrainingConfig, architecture: Mapping[str, Any], grouped: bool
-) -> dict[str, Any]:
+def _recomputation(training: TrainingConfig, sizes: ModelSizes, grouped: bool) -> dict[str, Any]:
     if training.recompute == "none":
         return {}
     if training.recompute == "full":
@@ -175,25 +162,23 @@ def _recomputation(
         }
     return {
         "recompute_granularity": "selective",
-        "recompute_modules": _modules(training, architecture, grouped),
+        "recompute_modules": _modules(training, sizes, grouped),
     }
 
 
-def _modules(training: TrainingConfig, architecture: Mapping[str, Any], grouped: bool) -> list[str]:
-    """What is recomputed of this model on this machine."""
-    experts = bool(architecture.get("num_moe_experts"))
+def _modules(training: TrainingConfig, sizes: ModelSizes, grouped: bool) -> list[str]:
+    """Return the modules that are recomputed of this model on this machine."""
+    experts = sizes.experts > 0
     # Transformer Engine's layers hold the norms before column-parallel linears; that of latent
     # attention and that of experts' layers stand alone (gpt_layer_specs.py).
-    alone = experts or architecture.get("multi_latent_attention")
+    alone = experts or sizes.latent
     missing = {
         "layernorm": (
             None if alone or not accelerator.has_transformer_engine() else "norms of their own"
         ),
-        "mla_up_proj": None if architecture.get("multi_latent_attention") else "latent attention",
+        "mla_up_proj": None if sizes.latent else "latent attention",
         "moe": None if experts else "experts",
-        "shared_experts": (
-            None if architecture.get("moe_shared_expert_intermediate_size") else "a shared expert"
-        ),
+        "shared_experts": None if sizes.shared_columns else "a shared expert",
         "moe_act": None if experts and grouped else "Transformer Engine's grouped experts",
     }
     if training.recompute_modules is None:

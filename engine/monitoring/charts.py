@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -47,23 +48,15 @@ class Plan:
     logarithmic: bool = False
 
 
-PLANS = (
-    Plan(
-        "Accuracy",
-        "share of right answers",
-        (
-            Curve("training rollouts", names.REWARD_ACCURACY, QUIET),
-            Curve("held-out problems", names.EVALUATION_ACCURACY, markers=True),
-        ),
+RESPONSE_LENGTH = Plan(
+    "Response length",
+    "mean tokens",
+    (
+        Curve("training rollouts", names.RESPONSE_LENGTH, QUIET),
+        Curve("held-out problems", names.EVALUATION_RESPONSE_LENGTH, markers=True),
     ),
-    Plan(
-        "Response length",
-        "mean tokens",
-        (
-            Curve("training rollouts", names.RESPONSE_LENGTH, QUIET),
-            Curve("held-out problems", names.EVALUATION_RESPONSE_LENGTH, markers=True),
-        ),
-    ),
+)
+TRAINING = (
     Plan("Loss", "nats", (Curve("loss", names.LOSS),), from_zero=False),
     Plan("KL to the reference", "nats per token, k3 estimate", (Curve("KL", names.KL),)),
     Plan(
@@ -92,24 +85,44 @@ PLANS = (
 
 def draw_charts(lines: Sequence[Line]) -> list[Chart]:
     """Draw every chart whose metrics occur in ``lines``, in reading order."""
-    kinds = sorted(
-        {kind for line in lines for kind in names.with_prefix(line, names.REWARD_PREFIX)} - {"mean"}
+    rewards = names.reward_names(lines)
+    plans = (
+        *(_reward_plan(name, lines) for name in rewards),
+        RESPONSE_LENGTH,
+        _all_rewards_plan(rewards),
+        *TRAINING,
     )
-    rewards = Plan(
-        "Reward by kind",
-        "mean over samples; the weighted sum is what is trained on",
-        (
-            *(
-                Curve(kind, names.REWARD_PREFIX + kind, colour)
-                for kind, colour in zip(kinds, SERIES, strict=False)
-            ),
-            Curve("weighted sum", names.REWARD_MEAN, QUIET),
-        ),
-    )
-    charts = [_draw_curves(plan, lines) for plan in (*PLANS[:2], rewards, *PLANS[2:])]
+    charts = [_draw_curves(plan, lines) for plan in plans]
     charts.append(_draw_imbalance(lines))
     charts.append(_draw_phases(lines))
     return [chart for chart in charts if chart is not None]
+
+
+def _reward_plan(name: str, lines: Sequence[Line]) -> Plan:
+    """Return the chart of one reward; what its curves are is read off its outcomes."""
+    outcomes = {
+        outcome
+        for line in lines
+        for outcome in names.with_prefix(line, names.outcome(name, ""))
+    }
+    note = "mean value" if "graded" in outcomes else "share of right answers"
+    curves = (
+        Curve("training rollouts", names.reward(name), QUIET),
+        Curve("held-out problems", names.evaluation(name), markers=True),
+    )
+    return Plan(names.heading(name), note, curves)
+
+
+def _all_rewards_plan(rewards: Sequence[str]) -> Plan:
+    colours = cycle(SERIES)
+    return Plan(
+        "Reward by kind",
+        "mean over samples; the weighted sum is what is trained on",
+        (
+            *(Curve(name, names.reward(name), colour) for name, colour in zip(rewards, colours)),
+            Curve("weighted sum", names.REWARD_MEAN, QUIET),
+        ),
+    )
 
 
 def _points(lines: Sequence[Line], name: str) -> Points:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TextIO
 
 from tqdm import tqdm
 
 from engine.monitoring import metric_names as names
+from engine.monitoring.summary import EvaluationResult, compare
 from engine.platform.closing import Closing
 
 RECENT_LINES = 10
@@ -27,15 +28,30 @@ class Column:
 
 
 REINFORCEMENT = (
-    Column("accuracy", names.REWARD_ACCURACY, "4.2f"),
     Column("reward", names.REWARD_MEAN, "5.2f"),
     Column("length", names.RESPONSE_LENGTH, "5.0f"),
     Column("kl", names.KL, "6.4f"),
 )
-NEXT_TOKEN = (Column("loss", names.LOSS, "6.4f"),)
+LOSS = Column("loss", names.LOSS, "6.4f")
 SPEED = Column("", names.TOKENS_PER_SECOND, "7,.0f")
 UTILISATION = Column("MFU", names.MFU_UPDATE, "5.1%")
 """Only where it is known: without a GPU the line has no such place."""
+
+
+def columns_for(metrics: Collection[str]) -> list[Column]:
+    """Return what the line of a step says, of the metrics that occur in a run.
+
+    Where there are rewards: the mean value of each, their weighted sum, length and KL; otherwise
+    the loss. A reward in a module of one's own is called by the last part of its name.
+    """
+    if names.REWARD_MEAN not in metrics:
+        return [LOSS] if LOSS.name in metrics else []
+    rewards = names.reward_names([dict.fromkeys(metrics)])
+    columns = [
+        *(Column(name.rpartition(".")[2], names.reward(name), "4.2f") for name in rewards),
+        *REINFORCEMENT,
+    ]
+    return [column for column in columns if column.name in metrics]
 
 
 class Console(Closing):
@@ -49,7 +65,6 @@ class Console(Closing):
     def __init__(
         self,
         total: int,
-        columns: Sequence[Column],
         *,
         first_step: int = 0,
         stream: TextIO | None = None,
@@ -59,13 +74,12 @@ class Console(Closing):
 
         Args:
             total: steps of the run.
-            columns: what stands between the step and its speed; a metric a step lacks shows as -.
             first_step: the step that comes first in this process.
             stream: standard output unless told otherwise; a bar is drawn where it is a terminal.
             clock: seconds, never going back.
         """
         self._total = total
-        self._columns = columns
+        self._metrics: dict[str, None] = {}  # that have occurred so far
         self._stream = stream or sys.stdout
         self._clock = clock
         self._marks = deque([(first_step, clock())], maxlen=RECENT_LINES + 1)
@@ -80,7 +94,11 @@ class Console(Closing):
         )
 
     def step(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Print the line of the step that has just ended; steps may be left out."""
+        """Print the line of the step that has just ended; steps may be left out.
+
+        A metric that earlier steps had and this one lacks is shown as ``-``.
+        """
+        self._metrics |= dict.fromkeys(scalars)
         done = step + 1
         self._marks.append((done, self._clock()))
         latest = _pace(self._marks[-2], self._marks[-1])
@@ -88,7 +106,7 @@ class Console(Closing):
         width = len(str(self._total))
         parts = [
             f"step {done:>{width}}/{self._total}",
-            *(f"{column.label} {_shown(column, scalars)}" for column in self._columns),
+            *(f"{column.label} {_shown(column, scalars)}" for column in columns_for(self._metrics)),
             f"{latest:5.2f} s/step",
             f"{_shown(SPEED, scalars)} tok/s",
             *([f"MFU {_shown(UTILISATION, scalars)}"] if UTILISATION.name in scalars else []),
@@ -106,6 +124,16 @@ class Console(Closing):
     def close(self) -> None:
         """Remove the bar."""
         self._bar.close()
+
+
+def comparison_table(base: EvaluationResult, final: EvaluationResult) -> list[str]:
+    """Return the lines that say, at the end of a run, what its evaluations found."""
+    rows = [("", "base", "final")]
+    for line in compare(base, final):
+        rows.append((f"{line.name}, {line.what}".removeprefix(", "), line.base, line.final))
+    width = max(len(what) for what, _, _ in rows)
+    title = f"held-out problems: {final.problems}, answers: {final.samples}"
+    return ["", title, *(f"  {what:<{width}}{one:>8}{two:>8}" for what, one, two in rows)]
 
 
 def _pace(earlier: tuple[int, float], later: tuple[int, float]) -> float:

@@ -1,22 +1,21 @@
 """The names of a run's metrics: one vocabulary for metrics.jsonl, TensorBoard, console and report.
 
 A name is also a TensorBoard tag; what stands before the slash groups the charts. Metrics of a loss
-function are ``training/`` + the key that the function returned.
+function are ``training/`` + the key that the function returned. Rewards are known by the names that
+occur: whatever shows them asks :func:`reward_names`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 STEP = "step"  # the training step; an evaluation's is the version of the weights it looked at
 
 # Means over the samples of a rollout
-REWARD_PREFIX = "reward/"  # + kind: mean value of that reward before weighting
+REWARD_PREFIX = "reward/"  # + name: mean value of that reward before weighting
 REWARD_MEAN = "reward/mean"  # the weighted sum that the policy is trained on
-REWARD_ACCURACY = "reward/accuracy"
-REWARD_FORMAT = "reward/format"
-OUTCOME_PREFIX = "outcome/"  # + outcome of the accuracy reward: share of samples
+OUTCOME_PREFIX = "outcome/"  # + name / outcome of that reward: share of samples
 RESPONSE_LENGTH = "rollout/response_length"  # tokens
 RESPONSE_TOKENS = "rollout/tokens"  # tokens of all responses
 TRUNCATED = "rollout/truncated"  # share of samples that ran into the token limit
@@ -38,8 +37,8 @@ BEHIND_ROUTING_TIES = "parity/behind_routing_ties"  # share of tokens that are n
 EXPERT_IMBALANCE_PREFIX = "experts/imbalance/"  # + layer: largest load / mean load, 1 is balanced
 
 # Held-out problems
-EVALUATION_ACCURACY = "evaluation/accuracy"
-EVALUATION_FORMAT = "evaluation/format"
+EVALUATION_PREFIX = "evaluation/"  # + name: share of answers that this reward finds right; of one
+# that grades, the mean value
 EVALUATION_RESPONSE_LENGTH = "evaluation/response_length"  # tokens
 
 # Where the time went
@@ -52,6 +51,41 @@ TOKENS_PER_SECOND = "speed/tokens_per_second"  # response tokens per second of t
 TRAINED_TOKENS_PER_GPU = "speed/trained_tokens_per_second_per_gpu"  # of the updates alone
 MFU_UPDATE = "speed/mfu_update"  # of the updates alone
 MFU_STEP = "speed/mfu_step"  # of the whole step, scoring passes counted, waiting included
+
+
+NO_REWARDS = frozenset({REWARD_MEAN, EVALUATION_RESPONSE_LENGTH})
+"""What a reward would have to be called ``mean`` or ``response_length`` to be taken for."""
+
+
+def reward(name: str) -> str:
+    """Return the metric of a reward's mean value over a rollout."""
+    return REWARD_PREFIX + name
+
+
+def outcome(name: str, outcome: str) -> str:
+    """Return the metric of the share of a rollout's samples with this outcome of a reward."""
+    return f"{OUTCOME_PREFIX}{name}/{outcome}"
+
+
+def evaluation(name: str) -> str:
+    """Return the metric of what a reward says of the answers to held-out problems."""
+    return EVALUATION_PREFIX + name
+
+
+def reward_names(lines: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the rewards in lines of metrics.jsonl, in the order they first occur."""
+    found: dict[str, None] = {}
+    for line in lines:
+        for metric in line:
+            for prefix in (REWARD_PREFIX, EVALUATION_PREFIX):
+                if metric.startswith(prefix) and metric not in NO_REWARDS:
+                    found[metric.removeprefix(prefix)] = None
+    return list(found)
+
+
+def heading(name: str) -> str:
+    """Return a reward's name as a heading has it: ``Accuracy``; a module's name stays as it is."""
+    return name if "." in name else name.replace("_", " ").capitalize()
 
 
 def with_prefix(scalars: Mapping[str, Any], prefix: str) -> dict[str, Any]:

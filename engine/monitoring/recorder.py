@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import custom_scalars, histogram_raw, text
@@ -17,17 +19,22 @@ from engine.platform.closing import Closing
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 
-# TensorBoard's "custom scalars" tab: the curves that are read against each other, in one chart.
-OVERVIEW = {
-    "overview": {
-        "accuracy": ["Multiline", [names.EVALUATION_ACCURACY, names.REWARD_ACCURACY]],
-        "response length": ["Multiline", [names.EVALUATION_RESPONSE_LENGTH, names.RESPONSE_LENGTH]],
-        "reward by kind": ["Multiline", [f"{names.REWARD_PREFIX}.*"]],
-        "seconds by phase": ["Multiline", [f"{names.SECONDS_PREFIX}.*"]],
-        "model FLOPs utilisation": ["Multiline", [names.MFU_UPDATE, names.MFU_STEP]],
-        "expert imbalance": ["Multiline", [f"{names.EXPERT_IMBALANCE_PREFIX}.*"]],
+
+def overview(rewards: Iterable[str]) -> dict[str, dict[str, list[Any]]]:
+    """Return the charts of TensorBoard's "custom scalars" tab: curves read against each other.
+
+    Each of the ``rewards`` has one of its own.
+    """
+    of_rewards = {name: [names.evaluation(name), names.reward(name)] for name in rewards}
+    charts = {
+        **{name: [f"^{re.escape(tag)}$" for tag in tags] for name, tags in of_rewards.items()},
+        "response length": [names.EVALUATION_RESPONSE_LENGTH, names.RESPONSE_LENGTH],
+        "reward by kind": [f"{names.REWARD_PREFIX}.*"],
+        "seconds by phase": [f"{names.SECONDS_PREFIX}.*"],
+        "model FLOPs utilisation": [names.MFU_UPDATE, names.MFU_STEP],
+        "expert imbalance": [f"{names.EXPERT_IMBALANCE_PREFIX}.*"],
     }
-}
+    return {"overview": {title: ["Multiline", tags] for title, tags in charts.items()}}
 
 
 class Recorder(Closing):
@@ -44,7 +51,7 @@ class Recorder(Closing):
         """
         self._lines = MetricsFile(run_dir / METRICS_FILE, first_step)
         self._events = EventFile(run_dir / TENSORBOARD_FOLDER, first_step)
-        self._events.add([custom_scalars(OVERVIEW)], first_step)
+        self._rewards: list[str] | None = None  # that TensorBoard's overview shows
 
     def record(
         self,
@@ -75,7 +82,16 @@ class Recorder(Closing):
         shown = [text(f"samples/{i}", sample.markdown()) for i, sample in enumerate(samples)]
         drawn = [_histogram(f"experts/load/{layer}", load) for layer, load in loads.items()]
         self._lines.append(step, numbers)
-        self._events.add([_scalars(numbers), *drawn, *shown], step)
+        self._events.add([*self._overview(numbers), _scalars(numbers), *drawn, *shown], step)
+
+    def _overview(self, numbers: Mapping[str, float]) -> list[Summary]:
+        """Return the overview, if it is the first one or a reward has come that it lacks."""
+        known = self._rewards or []
+        found = [*known, *(name for name in names.reward_names([numbers]) if name not in known)]
+        if found == self._rewards:
+            return []
+        self._rewards = found
+        return [custom_scalars(overview(found))]
 
     def close(self) -> None:
         """Close both files; nothing can be recorded any more."""

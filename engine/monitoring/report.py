@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from engine.monitoring import metric_names as names
 from engine.monitoring.charts import draw_charts
 from engine.monitoring.console import duration
 from engine.monitoring.sample_view import SampleView
-from engine.monitoring.summary import EvaluationResult, seconds_by_phase
+from engine.monitoring.summary import EvaluationResult, compare, seconds_by_phase
 from engine.platform.files import replace_text
 
 TEMPLATE = "report.html.jinja"
+_SCRIPTS = {"CJK": "Chinese characters"}  # where Unicode's names of letters begin otherwise
+_IN_ALL_FONTS = {"LATIN", "FEMININE", "MASCULINE"}
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,14 @@ def render_report(report: Report) -> str:
     )
     seconds = seconds_by_phase(report.lines)
     total = sum(seconds.values())
+    pairs = _pairs(report.first_samples, report.last_samples)
     return pages.get_template(TEMPLATE).render(
         report=report,
         charts=draw_charts(report.lines),
+        changes=_changes(report.base, report.final),
         comparison=_comparison(report.base, report.final),
-        pairs=_pairs(report.first_samples, report.last_samples),
+        scripts=_scripts(sample for pair in pairs for sample in pair),
+        pairs=pairs,
         phases=[
             (phase, duration(spent), spent / total) for phase, spent in seconds.items() if spent
         ],
@@ -73,30 +80,40 @@ def render_report(report: Report) -> str:
 def _comparison(
     base: EvaluationResult | None, final: EvaluationResult | None
 ) -> list[tuple[str, str, str, str]]:
-    """Return rows (what, base, final, change)."""
+    """Return rows (what, base, final, change), with the standard errors where there are any."""
     if base is None or final is None:
         return []
-    errors = (base.accuracy_error, final.accuracy_error)
-    return [
-        _compared("Accuracy, pass@1", base.accuracy, final.accuracy, 3, errors),
-        _compared("Answers in the required format", base.format_rate, final.format_rate, 3),
-        _compared("Mean response, tokens", base.response_length, final.response_length, 1),
-    ]
+    rows = []
+    for line in compare(base, final):
+        what = f"{names.heading(line.name)}, {line.what}" if line.name else line.what.capitalize()
+        shown = [line.base, line.final]
+        if line.errors:
+            shown = [f"{value} ± {e}" for value, e in zip(shown, line.errors, strict=True)]
+        rows.append((what, shown[0], shown[1], line.change))
+    return rows
 
 
-def _compared(
-    what: str,
-    base: float,
-    final: float,
-    digits: int,
-    errors: tuple[float, float] | None = None,
-) -> tuple[str, str, str, str]:
-    # The change is that of the numbers as shown, so that the row adds up.
-    change = round(final, digits) - round(base, digits)
-    shown = [f"{value:.{digits}f}" for value in (base, final)]
-    if errors:
-        shown = [f"{x} ± {error:.{digits}f}" for x, error in zip(shown, errors, strict=True)]
-    return what, shown[0], shown[1], f"{change:+.{digits}f}"
+def _changes(base: EvaluationResult | None, final: EvaluationResult | None) -> str:
+    """Return ``accuracy went from 12.5 % to 93.8 %, format from ...``: every reward that both have."""
+    if base is None or final is None:
+        return ""
+    return ", ".join(
+        f"{name} {'' if place else 'went '}from {base.rewards[name].shown} to {last.shown}"
+        for place, (name, last) in enumerate(
+            (name, last) for name, last in final.rewards.items() if name in base.rewards
+        )
+    )
+
+
+def _scripts(samples: Iterable[SampleView]) -> list[str]:
+    """Return the names of the scripts in these texts for which a machine may have no font.
+
+    Alphabets with capitals (Latin, Greek, Cyrillic, ...) are in the fonts of every machine.
+    """
+    texts = (f"{sample.prompt}{sample.response}{sample.answer}" for sample in samples)
+    letters = {letter for letter in set().union(*texts) if unicodedata.category(letter) == "Lo"}
+    scripts = {unicodedata.name(letter, "unnamed").partition(" ")[0] for letter in letters}
+    return sorted(_SCRIPTS.get(script, script.capitalize()) for script in scripts - _IN_ALL_FONTS)
 
 
 def _pairs(

@@ -11,20 +11,63 @@ from engine.monitoring import metric_names as names
 
 
 @dataclass(frozen=True)
+class Measure:
+    """What one reward says of all answers to the held-out problems."""
+
+    value: float  # share of answers that it finds right (pass@1); of one that grades, mean value
+    error: float  # the standard error of ``value``, over problems: answers to one agree
+    graded: bool = False
+
+    @property
+    def what(self) -> str:
+        """What ``value`` is, in words."""
+        return "mean value" if self.graded else "share right"
+
+    @property
+    def shown(self) -> str:
+        """``value`` in a sentence: ``12.5 %`` or, of a reward that grades, ``0.125``."""
+        return f"{self.value:.3f}" if self.graded else f"{100 * self.value:.1f} %"
+
+
+@dataclass(frozen=True)
 class EvaluationResult:
-    """Means over all answers to the held-out problems at one version of the weights."""
+    """Means over the held-out problems at one version of the weights, each counted the same."""
 
     version: int  # updates before it
     problems: int
     samples: int  # answers, several per problem where more than one was sampled
-    accuracy: float  # pass@1: share of right answers
-    format_rate: float
-    response_length: float  # tokens
+    rewards: Mapping[str, Measure]  # by the reward's name
+    response_length: float  # tokens, the end-of-sequence token included
 
-    @property
-    def accuracy_error(self) -> float:
-        """The standard error of ``accuracy`` (binomial, over problems: answers to one agree)."""
-        return float((self.accuracy * (1.0 - self.accuracy) / self.problems) ** 0.5)
+
+@dataclass(frozen=True)
+class Compared:
+    """One line of a comparison of two evaluations, its numbers as they are shown."""
+
+    name: str  # of the reward; empty for the response length
+    what: str  # share right, mean value, mean response in tokens
+    base: str
+    final: str
+    change: str
+    errors: tuple[str, str] | None = None  # standard errors of base and final
+
+
+def compare(base: EvaluationResult, final: EvaluationResult) -> list[Compared]:
+    """Return a line for each reward that both evaluations have, and one for the response length."""
+    lines = []
+    for name, first in base.rewards.items():
+        if last := final.rewards.get(name):
+            errors = (f"{first.error:.3f}", f"{last.error:.3f}")
+            numbers = _compared(first.value, last.value, digits=3)
+            lines.append(Compared(name, last.what, *numbers, errors))
+    lengths = _compared(base.response_length, final.response_length, digits=1)
+    return [*lines, Compared("", "mean response, tokens", *lengths)]
+
+
+def _compared(base: float, final: float, digits: int) -> tuple[str, str, str]:
+    # The change is that of the numbers as shown, so that the line adds up.
+    change = round(final, digits) - round(base, digits)
+    return f"{base:.{digits}f}", f"{final:.{digits}f}", f"{change:+.{digits}f}"
 
 
 def summarize(
@@ -33,7 +76,7 @@ def summarize(
     final: EvaluationResult,
     seed: int,
 ) -> dict[str, Any]:
-    """Return the content of summary.json.
+    """Return the content of summary.json; of every reward ``base_<name>`` and ``final_<name>``.
 
     Args:
         lines: those of metrics.jsonl; one that has no seconds per step is no training step (the
@@ -56,12 +99,10 @@ def summarize(
     }
     differences = _all(lines, names.MAX_LOGPROB_DIFFERENCE)
     return {
-        "base_accuracy": base.accuracy,
-        "final_accuracy": final.accuracy,
+        **{f"base_{name}": measure.value for name, measure in base.rewards.items()},
+        **{f"final_{name}": measure.value for name, measure in final.rewards.items()},
         "base_response_length": base.response_length,
         "final_response_length": final.response_length,
-        "base_format_rate": base.format_rate,
-        "format_rate": final.format_rate,
         "evaluation_problems": final.problems,
         "steps": len(training),
         "seconds": round(seconds, 3),

@@ -1,1 +1,1 @@
-"""How the ranks are laid out: process groups, this rank's place among them, seeds."""
+"""Process groups of a layout, coordinates of its ranks, slices of context-parallel rows."""

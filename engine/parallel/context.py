@@ -1,4 +1,4 @@
-"""A packed row's way to its context-parallel ranks and back."""
+"""Slice a packed row for this context-parallel rank, and gather the slices of all ranks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.parallel.context_slices import row_order, slice_of
 
 
 def my_slice(cu_seqlens: Tensor, tokens: int) -> Tensor | None:
-    """The positions of the row that this rank holds, int64 [T / cp]; None where it holds them all.
+    """Return the positions of the row that this rank holds, int64 [T / cp]; None for all of them.
 
     Args:
         cu_seqlens: int32 [S + 1], the row's sample bounds.
@@ -26,7 +26,7 @@ def my_slice(cu_seqlens: Tensor, tokens: int) -> Tensor | None:
 
 
 def whole_row(part: Tensor, cu_seqlens: Tensor) -> Tensor:
-    """Bring the slices of all context-parallel ranks together, in the row's order: [T/cp] -> [T].
+    """Gather the slices of all context-parallel ranks in the row's order: [T / cp] -> [T].
 
     Every rank then computes the same loss of the whole row; the gradient that comes back to it is
     its own slice's, so that summing parameter gradients over ranks counts each token once.

@@ -1,4 +1,4 @@
-"""Which positions of a packed row each context-parallel rank holds: the zigzag of ring attention.
+"""Positions of a packed row for each context-parallel rank: the zigzag of ring attention.
 
 Every sample is cut into 2 x cp chunks of equal size, and rank r holds its chunks r and
 2 cp - 1 - r: an early one, whose positions attend to little, and a late one, which attend to much,
@@ -44,7 +44,7 @@ def slice_of(cu_seqlens: Tensor, tokens: int, rank: int, ranks: int) -> Tensor:
 
 
 def ahead(cu_seqlens: Tensor, positions: Tensor, distance: int) -> tuple[Tensor, Tensor]:
-    """The positions ``distance`` later, and which of them are in the same sample.
+    """Return the positions ``distance`` later, and which of them are in the same sample.
 
     Args:
         cu_seqlens: int [S + 1], where each sample begins and the last one ends.

@@ -1,4 +1,4 @@
-"""Process groups of one layout, and this rank's place in them.
+"""Start and end the process groups of a layout, and tell this rank's index in them.
 
 megatron-core keeps the groups in its ``parallel_state``; this module is the only one that starts
 and ends them. The vocabulary is that of ``engine.config.layout``.
@@ -85,22 +85,22 @@ def _meeting_at(store: dist.Store) -> dict[str, Any]:
 
 
 def data_rank() -> int:
-    """This rank's index among the data-parallel ranks: which share of a batch is its own."""
+    """Return this rank's index among the data-parallel ranks: its share of a batch."""
     return parallel_state.get_data_parallel_rank()
 
 
 def data_ranks() -> int:
-    """The number of data-parallel ranks."""
+    """Return the number of data-parallel ranks."""
     return parallel_state.get_data_parallel_world_size()
 
 
 def is_last_stage() -> bool:
-    """Whether this rank holds the output layer, and so log-probabilities and losses."""
+    """Return whether this rank holds the output layer, and so log-probabilities and losses."""
     return parallel_state.is_pipeline_last_stage()
 
 
 def counts_its_tokens() -> bool:
-    """Whether this rank's per-token sums count globally: one rank for each share of a batch.
+    """Return whether this rank's per-token sums count: one rank's do for each share of a batch.
 
     Every tensor- and context-parallel rank of the last stage computes the same sums over whole
     rows; only the first counts.

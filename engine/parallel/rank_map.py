@@ -1,7 +1,8 @@
-"""Who holds what: every rank's place in the layout, its layers and its experts. Plain arithmetic.
+"""Derive every rank's coordinates in the layout, its layers and its experts.
 
-Ranks count in megatron's order: tp fastest, then cp, dp, pp for dense layers; etp, ep, copies, pp
-for experts. A test compares this map with the process groups that megatron makes.
+Plain arithmetic: no process is started. Ranks count in megatron's order: tp fastest, then cp, dp,
+pp for dense layers; etp, ep, copies, pp for experts. A test compares this map with the process
+groups that megatron makes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ LINES_SHOWN = 64
 
 @dataclass(frozen=True)
 class RankCoordinates:
-    """One rank's place in the layout.
+    """One rank's coordinates in the layout, and its part of the model.
 
     Attributes:
         tp, pp, cp, dp: its index in each dimension of the dense layers.
@@ -40,7 +41,7 @@ class RankCoordinates:
 
 
 def rank_coordinates(layout: LayoutConfig, model: ModelSizes) -> Iterator[RankCoordinates]:
-    """The place of every rank, in their order.
+    """Yield the coordinates of every rank, in the order of ranks.
 
     Raises:
         ValueError: the model's layers do not fill the stages.
@@ -62,18 +63,18 @@ def rank_coordinates(layout: LayoutConfig, model: ModelSizes) -> Iterator[RankCo
 
 
 def rank_map(layout: LayoutConfig, model: ModelSizes) -> str:
-    """The map as a table, a line a rank: ``rank -> tp pp cp ep dp, layers, experts``."""
+    """Return the map as a table, a line a rank: ``rank, tp pp cp ep etp dp, layers, experts``."""
     header = "rank  tp  pp  cp  ep etp  dp  layers"
     lines = [header + ("        experts" if model.experts else "")]
-    for place in rank_coordinates(layout, model):
-        if place.rank == LINES_SHOWN:
+    for coordinates in rank_coordinates(layout, model):
+        if coordinates.rank == LINES_SHOWN:
             lines.append(f" ...  and {layout.processes - LINES_SHOWN} more in the same order")
             break
-        numbers = (place.tp, place.pp, place.cp, place.ep, place.etp, place.dp)
-        cells = "".join(f"{number:4d}" for number in numbers)
-        layers = " ".join(_span(layers) for layers in place.layers)
-        experts = _span(place.experts) if model.experts else ""
-        lines.append(f"{place.rank:4d}{cells}  {layers:<14}{experts}".rstrip())
+        dimensions = (getattr(coordinates, key) for key in ("tp", "pp", "cp", "ep", "etp", "dp"))
+        cells = "".join(f"{number:4d}" for number in dimensions)
+        layers = " ".join(_span(stage) for stage in coordinates.layers)
+        experts = _span(coordinates.experts) if model.experts else ""
+        lines.append(f"{coordinates.rank:4d}{cells}  {layers:<14}{experts}".rstrip())
     return "\n".join(lines)
 
 

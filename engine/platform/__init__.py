@@ -1,1 +1,1 @@
-"""The one room that knows a CUDA device from a CPU."""
+"""Devices, precision, upstream fixes, files and waiting: all that depends on the machine."""

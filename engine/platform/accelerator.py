@@ -1,4 +1,4 @@
-"""Which device a process computes on, and making the process ready for megatron-core.
+"""Tell the device that a process computes on, and ready the process for megatron-core.
 
 ``prepare()`` comes before the first import of ``megatron``: megatron-core speaks of ``torch.cuda``
 in some hundreds of places, and on a machine without a GPU that vocabulary is first taught to mean
@@ -25,23 +25,23 @@ _log = logging.getLogger(__name__)
 
 
 def has_gpu() -> bool:
-    """Whether this process computes on a CUDA device."""
+    """Return whether this process computes on a CUDA device."""
     return torch.cuda.is_available()
 
 
 def backend() -> str:
-    """The torch.distributed backend of this device: ``nccl`` or ``gloo``."""
+    """Return the torch.distributed backend of this device: ``nccl`` or ``gloo``."""
     return "nccl" if has_gpu() else "gloo"
 
 
 def device_name() -> str:
-    """The device as people call it, e.g. ``NVIDIA H100 80GB HBM3`` or ``cpu``."""
+    """Return the device's product name, e.g. ``NVIDIA H100 80GB HBM3``, or ``cpu``."""
     return torch.cuda.get_device_name() if has_gpu() else "cpu"
 
 
 @functools.cache
 def has_transformer_engine() -> bool:
-    """Whether Transformer Engine's layers serve this process: there is a GPU, and it is installed.
+    """Return whether Transformer Engine serves this process: a GPU is there, and it is installed.
 
     It is imported to find out: it is there but unusable where its CUDA does not fit the driver's,
     or its library not its torch extension. Such a reason is logged: torch's layers are far slower.
@@ -63,7 +63,7 @@ def has_transformer_engine() -> bool:
 
 
 def hardware() -> Hardware:
-    """What decides about precision on this process's device."""
+    """Return what decides about precision on this process's device."""
     cuda = torch.version.cuda
     return Hardware(
         capability=torch.cuda.get_device_capability() if has_gpu() else None,

@@ -1,4 +1,4 @@
-"""What is opened when it is made and closed at the end of a ``with`` block."""
+"""Base class of context managers that are opened when made and closed by ``close()``."""
 
 from __future__ import annotations
 

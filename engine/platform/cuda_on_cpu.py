@@ -1,4 +1,4 @@
-"""Make ``torch.cuda``'s vocabulary mean the CPU, so that unmodified megatron-core runs on gloo.
+"""Make ``torch.cuda``'s functions act on the CPU, so that unmodified megatron-core runs there.
 
 megatron-core 0.16.1 writes ``device="cuda"`` and calls ``torch.cuda.*`` in about 235 places. On a
 CPU everything is synchronous, so streams and events become no-ops, and the "CUDA" random state is
@@ -27,7 +27,7 @@ _METHODS = ["to", "new_empty", "new_zeros", "new_ones", "new_full", "new_tensor"
 
 
 def install() -> None:
-    """Replace ``torch.cuda``'s vocabulary in this process. Idempotent; nothing where a GPU is."""
+    """Replace ``torch.cuda``'s functions in this process. Idempotent; does nothing with a GPU."""
     if torch.cuda.is_available() or getattr(torch.cuda, "_means_cpu", False):
         return
     torch.cuda._means_cpu = True
@@ -78,7 +78,7 @@ class _Event:
         self.seconds = time.perf_counter()
 
     def elapsed_time(self, other: _Event) -> float:
-        """Milliseconds from this event to ``other``."""
+        """Return the milliseconds from this event to ``other``."""
         return (other.seconds - self.seconds) * 1e3
 
     def query(self) -> bool:
@@ -167,7 +167,7 @@ def _is_cuda(device: object) -> bool:
 
 
 def _on_cpu(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function`` with every CUDA device among its arguments replaced by the CPU."""
+    """Return ``function`` with every CUDA device among its arguments replaced by the CPU."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Makes Transformer Engine use the cuDNN that torch has loaded, whatever else is installed.
+"""Make Transformer Engine use the cuDNN that torch has loaded, whatever else is installed.
 
 Two are common: torch's wheels bring one, and the system, or NVIDIA's image "cudnn-devel", has
 another. Transformer Engine 2.11 looks on the system first (common/__init__.py), and so does the
@@ -29,7 +29,7 @@ def prefer_torchs_cudnn() -> None:
 
 
 def loaded_cudnn() -> Path | None:
-    """The folder of the cuDNN 9 that this process has loaded first."""
+    """Return the folder of the cuDNN 9 that this process has loaded first; None without one."""
     try:
         mapped = _MAPS.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Which implementation computes what in this process: asked of megatron, not guessed.
+"""Report which implementation computes each operation in this process, as megatron chose it.
 
 megatron takes the optimizer and the gradient norm from Transformer Engine, else from Apex, else
 from torch; layers come from Transformer Engine or from ``engine.models.torch_layers``.
@@ -19,11 +19,11 @@ _MAKERS = {
     "torch": "torch",
     "megatron": "torch",
 }
-"""Package of a function or class -> who made it; megatron's own are plain torch."""
+"""Package of a function or class -> its library; megatron's own are plain torch."""
 
 
 def accumulates_gradients_in_place() -> bool:
-    """Whether a linear layer's kernel can add its weight's gradient to the float32 buffer itself.
+    """Return whether a linear layer's kernel adds its weight's gradient to the float32 buffer.
 
     Transformer Engine's layers can; torch's need Apex's kernel for it.
     """
@@ -33,11 +33,11 @@ def accumulates_gradients_in_place() -> bool:
 
 
 def kernels(fp8: str = "none", grouped_experts: bool | None = None) -> dict[str, str]:
-    """Operation -> what computes it. Call after :func:`engine.platform.accelerator.prepare`.
+    """Return operation -> what computes it; after :func:`engine.platform.accelerator.prepare`.
 
     Args:
         fp8: recipe of the linear layers.
-        grouped_experts: what is asked for; None is this device's habit.
+        grouped_experts: what is asked for; None for this device's default.
     """
     from megatron.core import optimizer
     from megatron.core.optimizer import clip_grads
@@ -66,11 +66,11 @@ def _accumulation(layers: str) -> str:
 
 
 def maker(implementation: Any) -> str:
-    """Who made a function or class: ``Transformer Engine``, ``Apex`` or ``torch``."""
+    """Return the library of a function or class: ``Transformer Engine``, ``Apex`` or ``torch``."""
     package = (implementation.__module__ or "").partition(".")[0]
     return _MAKERS.get(package, package)
 
 
 def line(serving: dict[str, str]) -> str:
-    """One line for the log: ``kernels: attention Transformer Engine, fp8 none, ...``."""
+    """Return a line for the log: ``kernels: attention: Transformer Engine; fp8: none; ...``."""
     return "kernels: " + "; ".join(f"{what}: {who}" for what, who in serving.items())

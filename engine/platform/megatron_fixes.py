@@ -1,4 +1,4 @@
-"""Bugs of megatron-core 0.16.1 mended from outside.
+"""Mend bugs of megatron-core 0.16.1 from outside.
 
 Each fix names the upstream line and what goes wrong without it. Most stand on the path without
 Transformer Engine, which a machine without a GPU takes.
@@ -37,7 +37,7 @@ def apply(gpu: bool, transformer_engine: bool) -> None:
 
 
 def _let_gradients_accumulate_without_apex() -> None:
-    """layers.py:924 refuses accumulation in the products without Apex's kernel.
+    """Mend layers.py:924, which refuses accumulation in the products without Apex's kernel.
 
     Its own linear layers would call that kernel. Beside Transformer Engine's, which have theirs,
     the output layer is the only one of them, and nothing but its weight is used.
@@ -48,7 +48,7 @@ def _let_gradients_accumulate_without_apex() -> None:
 
 
 def _name_the_missing_gemm() -> None:
-    """moe_utils.py:1192 reads ``te_general_gemm``, which only Transformer Engine defines."""
+    """Mend moe_utils.py:1192: it reads ``te_general_gemm``, which Transformer Engine defines."""
     from megatron.core.transformer.moe import moe_utils
 
     if not hasattr(moe_utils, "te_general_gemm"):
@@ -56,7 +56,7 @@ def _name_the_missing_gemm() -> None:
 
 
 def _give_splits_as_numpy() -> None:
-    """moe_utils.py:1093 converts all-to-all split sizes to numpy only if they are on a GPU."""
+    """Mend moe_utils.py:1093, which makes all-to-all split sizes numpy only on a GPU."""
     from megatron.core.transformer.moe import moe_utils, token_dispatcher
 
     original = moe_utils.maybe_move_tensor_to_cpu
@@ -70,9 +70,9 @@ def _give_splits_as_numpy() -> None:
 
 
 def _start_no_manager_process() -> None:
-    """filesystem_async.py:53 starts a process on every rank to hand write results to the trainer.
+    """Mend filesystem_async.py:53, which starts a process on every rank to hand results over.
 
-    ``engine.checkpoint`` hands them over itself. The process would import the main module a second
+    ``engine.checkpoint`` hands them over itself. That process would import the main module a second
     time during the first save (a program without a main guard hangs there), and outlive a killed
     rank.
     """
@@ -82,7 +82,7 @@ def _start_no_manager_process() -> None:
 
 
 def _leave_chunks_of_one_rank_in_order() -> None:
-    """token_dispatcher.py:732 and 767 sort chunks of tokens by expert where they are sorted.
+    """Mend token_dispatcher.py:732 and 767, which sort chunks of tokens that are in order.
 
     What a layer gets from one rank only, its own, is in the order of experts. Sorting it all the
     same takes two copies of all experts' inputs and outputs, and two more in the backward pass: 3 %
@@ -106,7 +106,7 @@ def _leave_chunks_of_one_rank_in_order() -> None:
 
 
 def _mask_padding_per_token() -> None:
-    """router.py:542 combines a [tokens, experts] routing map with a [tokens] padding mask."""
+    """Mend router.py:542: a [tokens, experts] routing map meets a [tokens] padding mask."""
     from megatron.core.transformer.moe.router import TopKRouter
 
     original = TopKRouter._apply_expert_bias
@@ -119,7 +119,7 @@ def _mask_padding_per_token() -> None:
 
 
 class _PastTheLastLayer:
-    """Stands where a unit of recomputation has no layer any more."""
+    """A layer that returns its input, for units of recomputation that end past the last layer."""
 
     def __init__(self, layers: int) -> None:
         self.layer_number = layers
@@ -131,9 +131,9 @@ class _PastTheLastLayer:
 
 
 def _end_with_a_shorter_unit_of_recomputation() -> None:
-    """transformer_block.py:538 takes recompute_num_layers layers beyond the last one of a stage.
+    """Mend transformer_block.py:538, which recomputes layers beyond the last one of a stage.
 
-    Where they do not divide the stage's layers, it ends in an IndexError.
+    Where recompute_num_layers does not divide the stage's layers, it ends in an IndexError.
     """
     from megatron.core.transformer.transformer_block import TransformerBlock
 
@@ -146,7 +146,7 @@ def _end_with_a_shorter_unit_of_recomputation() -> None:
 
 
 def _recompute_outputs_without_fp8() -> None:
-    """tensor_parallel/random.py:636 takes ``fp8=False`` for FP8: it tests ``fp8 is not None``.
+    """Mend tensor_parallel/random.py:636, which tests ``fp8 is not None`` where fp8 is False.
 
     Selective recomputation then asks Transformer Engine about its FP8 state: a NameError.
     """

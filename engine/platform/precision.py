@@ -1,4 +1,4 @@
-"""What a machine can compute with: plain decisions, so that all of them are tested without it.
+"""Decide which precisions a machine can train in: plain rules, tested for every machine.
 
 Sources: Transformer Engine 2.11, pytorch/quantization.py (``check_fp8_support``,
 ``check_fp8_block_scaling_support``, ``check_mxfp8_support``).
@@ -25,7 +25,7 @@ _ADA_CUDA: Version = (12, 1)
 
 @dataclass(frozen=True)
 class Hardware:
-    """What decides about precision.
+    """The properties of a machine that decide about precision.
 
     Attributes:
         capability: CUDA compute capability of this process's GPU, None without one.
@@ -39,7 +39,7 @@ class Hardware:
 
 
 def fp8_obstacle(recipe: str, hardware: Hardware) -> str | None:
-    """Why ``hardware`` cannot train with the FP8 ``recipe``; None where it can.
+    """Return why ``hardware`` cannot train with the FP8 ``recipe``; None where it can.
 
     Args:
         recipe: ``blockwise``, ``tensorwise``, ``delayed`` or ``mxfp8``; ``none`` always can.
@@ -70,7 +70,7 @@ def fp8_obstacle(recipe: str, hardware: Hardware) -> str | None:
 
 
 def offload_obstacle(share: float, hardware: Hardware) -> str | None:
-    """Why the optimizer cannot be moved from the GPU to its host; None where it can."""
+    """Return why the optimizer cannot be moved from the GPU to its host; None where it can."""
     if share and hardware.capability is None:
         return "expected 0 without a GPU: all of the optimizer is on the host already"
     return None

@@ -1,8 +1,9 @@
-"""Parameters that Transformer Engine keeps in FP8: the only file that knows what they are.
+"""Recognise, read and write the parameters that Transformer Engine keeps in FP8.
 
-Such a parameter presents itself as a tensor of its nominal dtype (bfloat16), but holds FP8 values
-and their scales; where those differ by tile it can neither be cut nor viewed flat. Never run: there
-is no such tensor without a GPU. Tests put a class of their own where megatron keeps this one.
+No other file knows what they are. Such a parameter presents itself as a tensor of its nominal dtype
+(bfloat16), but holds FP8 values and their scales; where those differ by tile it can neither be cut
+nor viewed flat. Never run: there is no such tensor without a GPU. Tests put a class of their own
+where megatron keeps this one.
 
 Sources: Transformer Engine 2.11, pytorch/quantized_tensor.py; megatron-core 0.16.1, fp8_utils.py.
 """
@@ -17,19 +18,19 @@ from torch import Tensor
 
 
 def is_quantised(tensor: Any) -> bool:
-    """Whether ``tensor`` holds FP8 values and their scales."""
+    """Return whether ``tensor`` holds FP8 values and their scales."""
     from megatron.core.fp8_utils import is_float8tensor  # where accelerator.prepare() has been
 
     return bool(is_float8tensor(tensor))
 
 
 def any_quantised(chunks: Iterable[torch.nn.Module]) -> bool:
-    """Whether a module among ``chunks`` has such a parameter."""
+    """Return whether a module among ``chunks`` has such a parameter."""
     return any(is_quantised(p) for chunk in chunks for p in chunk.parameters())
 
 
 def dequantise(tensor: Tensor) -> Tensor:
-    """The values that matrix products see, as a plain tensor of the nominal dtype: a copy."""
+    """Return the values that matrix products see: a copy, a plain tensor of the nominal dtype."""
     return tensor.detach().dequantize()
 
 

@@ -1,7 +1,8 @@
-"""all_gather and reduce_scatter of differently sized parts on gloo, which wants them equal.
+"""Make gloo's all_gather and reduce_scatter take parts of different sizes.
 
-NCCL takes them as they are, and megatron relies on it: under expert tensor parallelism ranks bring
-different numbers of tokens to an expert. Here parts are padded, or summed whole.
+gloo wants them equal. NCCL takes them as they are, and megatron relies on it: under expert tensor
+parallelism ranks bring different numbers of tokens to an expert. Here parts are padded, or summed
+whole.
 """
 
 from __future__ import annotations

@@ -11,12 +11,49 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import Any
+from typing import Any, Self
 
+from pydantic import Field, PrivateAttr
+
+from engine.rewards.reward import Answer, Reward
 from engine.rewards.score import RIGHT, UNPARSABLE, WRONG, Score
+from engine.rewards.workers import WorkerPool
 
 _PLAIN_NUMBER = re.compile(r"([+-]?)([0-9]*)(?:\.([0-9]*))?")  # linear: no two loops overlap
 _MATH_DELIMITERS = ("$", r"\(", r"\[", r"\boxed")
+
+
+class AccuracyReward(Reward):
+    """Is the answer right? Decided by killable workers, because verifiers can hang."""
+
+    deadline_seconds: float = Field(
+        5.0, gt=0, description="a verification is killed after this many seconds: outcome timeout"
+    )
+    workers: int = Field(2, ge=1, description="verifying processes")
+    _pool: WorkerPool | None = PrivateAttr(None)
+
+    async def __aenter__(self) -> Self:
+        pool = WorkerPool(__name__, workers=self.workers, deadline_seconds=self.deadline_seconds)
+        self._pool = await pool.__aenter__()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        if self._pool is not None:
+            await self._pool.close()
+
+    async def score(self, answer: Answer) -> Score:
+        """Return the verdict, from a worker where reading does not settle it.
+
+        Raises RunError if a worker cannot be started any more.
+        """
+        plain = score_plain(answer.response, answer.reference)
+        if plain is not None:
+            return plain
+        assert self._pool is not None, "score is called within the async with block"
+        return await self._pool.score(answer.response, answer.reference)
+
+
+REWARD = AccuracyReward
 
 
 def answer_in(response: str) -> str | None:

@@ -6,9 +6,21 @@ DeepSeek-R1 (arXiv 2501.12948 v1, section 2.2.2): the reasoning stands between `
 
 from __future__ import annotations
 
+from engine.rewards.reward import Answer, Reward
 from engine.rewards.score import RIGHT, WRONG, Score
 
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+
+
+class FormatReward(Reward):
+    """Is the answer ``<think>...</think><answer>...</answer>``, and nothing else?"""
+
+    async def score(self, answer: Answer) -> Score:
+        """Return right or wrong, see :func:`score_format`."""
+        return score_format(answer.response)
+
+
+REWARD = FormatReward
 
 
 def score_format(response: str) -> Score:

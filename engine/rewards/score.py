@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Outcome = Literal["right", "wrong", "unparsable", "timeout", "crash"]
+Outcome = Literal["right", "wrong", "graded", "unparsable", "timeout", "crash"]
 """How a verdict came about.
 
-``right`` / ``wrong``: the answer was judged. ``unparsable``: there was no single answer to judge.
+``right`` / ``wrong``: the answer was judged. ``graded``: it was judged, and the value says how good
+it is; such a reward knows no right and wrong. ``unparsable``: there was no single answer to judge.
 ``timeout``: judging it took longer than the deadline. ``crash``: judging it raised, or killed the
-process that judged. The last two say something about the scorer too; a run that counts them as
+process that judged. The last two say something about the reward too; a run that counts them as
 ``wrong`` cannot tell a broken verifier from a weak policy.
 """
 
@@ -28,3 +30,13 @@ WRONG = Score(0.0, "wrong")
 UNPARSABLE = Score(0.0, "unparsable")
 TIMEOUT = Score(0.0, "timeout")
 CRASH = Score(0.0, "crash")
+
+
+def graded(value: float) -> Score:
+    """Return the verdict of a reward that says how good an answer is, not whether it is right."""
+    return Score(value, "graded")
+
+
+def are_graded(scores: Iterable[Score]) -> bool:
+    """Return whether these are the verdicts of a reward that grades: one of them is ``graded``."""
+    return any(score.outcome == "graded" for score in scores)

@@ -1,4 +1,4 @@
-"""A process that judges answers for :class:`engine.rewards.workers.WorkerPool`, and can be killed.
+"""Score answers in a process that :class:`engine.rewards.workers.WorkerPool` can kill.
 
 Started as ``python -m engine.rewards.worker MODULE PARENT_PID MEMORY_BYTES``. MODULE has
 ``prepare() -> None``, called once, and ``score(response, reference) -> Score``, called per answer.
@@ -9,7 +9,6 @@ raised, ``{"error", "seconds"}``. Ends at the end of its input, and with its par
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import json
 import os
@@ -20,13 +19,13 @@ import time
 from types import ModuleType
 from typing import Any
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+from engine.platform.parent_death import die_with_parent
 
 
 def main() -> None:
     """Bind this process to its parent and its limits, load the scorer, answer until told to end."""
     module_name, parent, memory_bytes = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    _die_with(parent)
+    die_with_parent(parent)  # the end of stdin alone would not reach a worker that is busy
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends us
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -40,16 +39,6 @@ def main() -> None:
     os.dup2(nowhere, 2)
     for line in sys.stdin.buffer:
         _say(replies, _judge(scorer, json.loads(line)))
-
-
-def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies, however that dies.
-
-    The end of stdin alone would not reach a worker that is busy, perhaps for ever.
-    """
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the line above
-        raise SystemExit(1)
 
 
 def _judge(scorer: ModuleType, job: dict[str, str]) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from typing import Protocol
 
 from engine.errors import RunError
 from engine.platform.waiting import first_error_itself
-from engine.rewards.scorer import RewardResult
+from engine.rewards.reward import Answer
+from engine.rewards.reward_function import RewardResult
 from engine.rollout.sample import Sample
 from engine.rollout.store import FinishedGroup, RolloutStore, StepSummary
 from engine.servers.client import Completion, Sampling
@@ -30,21 +31,22 @@ class Generator(Protocol):
         ...
 
 
-class RewardFunction(Protocol):
-    """What scores an answer; :class:`engine.rewards.scorer.Scorer` in a run."""
+class Judge(Protocol):
+    """What scores answers; :class:`engine.rewards.reward_function.RewardFunction` in a run."""
 
-    async def score(self, response: str, reference: str) -> RewardResult:
+    async def score(self, answer: Answer) -> RewardResult:
         """Return the verdicts within a limit of its own, or raise RunError."""
         ...
 
 
 @dataclass(frozen=True)
 class GroupRequest:
-    """A prompt to be answered by a group of samples: its id, token ids and reference answer."""
+    """A prompt to be answered by a group of samples."""
 
     prompt_id: str
-    tokens: list[int]
-    answer: str
+    prompt: str  # the problem as text, without the template around it
+    tokens: list[int]  # what the servers are asked, template included
+    answer: str  # the reference answer
 
 
 class Collector:
@@ -60,7 +62,7 @@ class Collector:
     def __init__(
         self,
         generator: Generator,
-        judge: RewardFunction,
+        judge: Judge,
         decode: Callable[[Sequence[int]], str],
         say: Callable[[str], None],
     ) -> None:
@@ -126,7 +128,7 @@ class Collector:
             _check_whole(completion, version)
         texts = [self._decode(completion.tokens) for completion in completions]
         verdicts = await asyncio.gather(
-            *(self._judge.score(text, request.answer) for text in texts)
+            *(self._judge.score(Answer(request.prompt, text, request.answer)) for text in texts)
         )
         scored_at = time.time()
         return [

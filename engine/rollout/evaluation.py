@@ -4,47 +4,49 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, pstdev
 
+from engine.monitoring.summary import EvaluationResult, Measure
+from engine.rewards.score import are_graded
 from engine.rollout.sample import Sample
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Means over held-out prompts, each counted the same whatever its number of samples."""
+def evaluate(samples: Sequence[Sample]) -> EvaluationResult:
+    """Summarise the samples of one evaluation, k per prompt, by every reward that scored them.
 
-    prompts: int
-    samples: int
-    accuracy: float  # pass@1: the probability that one sample is right
-    response_length: float  # tokens, the end-of-sequence token included
-    format_rate: float  # of the samples that are laid out as the template asks
-
-
-def evaluate(samples: Sequence[Sample]) -> Evaluation:
-    """Summarise the samples of one evaluation, k per prompt.
-
-    Accuracy is pass@1 estimated from k samples: the mean over prompts of the share of right ones
-    (DeepSeek-R1, arXiv 2501.12948, section 3, "Evaluation Setup"). A sample is right, or well
-    formed, when the outcome of that reward is ``right``; a timeout or crash of a verifier is not.
+    Of a reward that decides, the measure is pass@1 estimated from k samples: the mean over prompts
+    of the share of right ones (DeepSeek-R1, arXiv 2501.12948, section 3, "Evaluation Setup"). A
+    sample is right when its outcome is ``right``; a timeout or crash of a verifier is not. Of a
+    reward that grades, it is the mean over prompts of the mean value. Its standard error is the
+    standard deviation of the prompts' means over the root of their number.
 
     Raises:
-        ValueError: there are no samples.
-        KeyError: they were not scored by the rewards ``accuracy`` and ``format``.
+        ValueError: there are no samples, or they are of several weight versions.
     """
-    if not samples:
-        raise ValueError("an evaluation without samples has no accuracy")
+    versions = {sample.weight_version for sample in samples}
+    if len(versions) != 1:
+        raise ValueError(f"expected samples of one weight version, found {sorted(versions)}")
     groups: dict[int, list[Sample]] = defaultdict(list)
     for sample in samples:
         groups[sample.group].append(sample)
 
-    def mean(of: Callable[[Sample], float]) -> float:
-        return fmean(fmean(map(of, group)) for group in groups.values())
+    def means(of: Callable[[Sample], float]) -> list[float]:
+        return [fmean(map(of, group)) for group in groups.values()]
 
-    return Evaluation(
-        prompts=len(groups),
+    def measure(name: str) -> Measure:
+        graded = are_graded(sample.scores[name] for sample in samples)
+
+        def worth(sample: Sample) -> float:
+            score = sample.scores[name]
+            return score.value if graded else float(score.outcome == "right")
+
+        found = means(worth)
+        return Measure(fmean(found), pstdev(found) / len(found) ** 0.5, graded)
+
+    return EvaluationResult(
+        version=versions.pop(),
+        problems=len(groups),
         samples=len(samples),
-        accuracy=mean(lambda sample: sample.scores["accuracy"].outcome == "right"),
-        response_length=mean(lambda sample: len(sample.tokens)),
-        format_rate=mean(lambda sample: sample.scores["format"].outcome == "right"),
+        rewards={name: measure(name) for name in samples[0].scores},
+        response_length=fmean(means(lambda sample: len(sample.tokens))),
     )

@@ -14,14 +14,15 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from engine.config.sampler import EvaluationConfig, PromptsConfig, RewardsConfig, RolloutConfig
+from engine.config.sampler import EvaluationConfig, PromptsConfig, RolloutConfig
 from engine.config.servers import ServersConfig
 from engine.data.prompts import Prompt, PromptSet
 from engine.data.templates import apply_template
 from engine.data.tokenizer import Tokenizer
 from engine.errors import RunError
 from engine.platform.waiting import wait_for_async
-from engine.rewards.scorer import Scorer
+from engine.rewards.reward_function import RewardFunction
+from engine.rewards.table import RewardsConfig
 from engine.rollout.collect import Collector, GroupRequest
 from engine.rollout.control import Control
 from engine.rollout.evaluation import evaluate
@@ -66,10 +67,10 @@ async def _run(plan: SamplerPlan) -> None:
     async with (
         heartbeat(control, over=work.is_over) as say,
         connect(plan.server_urls, plan.servers.request_seconds) as client,
-        Scorer(plan.rewards) as scorer,
+        RewardFunction(plan.rewards.chosen) as rewards,
     ):
         await _start(client, control, plan.servers.start_seconds, say)
-        await work.run(control, Collector(client, scorer, tokenizer.decode, say), say)
+        await work.run(control, Collector(client, rewards, tokenizer.decode, say), say)
 
 
 async def _start(
@@ -165,15 +166,21 @@ class _Work:
             self._evaluations, version, self._held_out, sampling, version
         )
         found = evaluate(self._evaluations.samples(version))
+        rewards = "".join(f", {name} {one.value:.3f}" for name, one in found.rewards.items())
         _log.info(
-            "evaluation of version %d: %s, accuracy %.3f, response length %.1f, format %.3f",
-            version, _cost(summary), found.accuracy, found.response_length, found.format_rate,
+            "evaluation of version %d: %s, response length %.1f%s",
+            version, _cost(summary), found.response_length, rewards,
         )  # fmt: skip
 
     def _requests(self, prompts: Sequence[Prompt]) -> list[GroupRequest]:
         template, encode = self._plan.prompts.template, self._tokenizer.encode
         return [
-            GroupRequest(prompt.id, encode(apply_template(template, prompt.prompt)), prompt.answer)
+            GroupRequest(
+                prompt_id=prompt.id,
+                prompt=prompt.prompt,
+                tokens=encode(apply_template(template, prompt.prompt)),
+                answer=prompt.answer,
+            )
             for prompt in prompts
         ]
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from engine.errors import RunError
-from engine.platform.durable import remove_folder, replacing
+from engine.platform.files import remove_folder, replacing
 from engine.rollout.columns import reward_names, samples_to_table, table_to_samples
 from engine.rollout.parquet import open_parquet, read_rows, write_tables
 from engine.rollout.sample import Sample
@@ -111,7 +111,7 @@ class RolloutStore:
         write_tables(file, [samples_to_table(samples)], compression="none")  # soon merged
         # No sync: what a power cut leaves of a group is recognised, and the group asked again.
         size = file.getbuffer().nbytes
-        with replacing(self._group_path(step, group), size, sync=False) as out:
+        with replacing(self._group_path(step, group), size, durable=False) as out:
             out.write(file.getbuffer())
 
     def finish(self, step: int, groups: int, seconds: float) -> StepSummary:
@@ -128,7 +128,7 @@ class RolloutStore:
                 raise RunError(f"{self.folder(step)}: groups {missing} are not finished")
             summary = self._merge(step, paths, seconds)
             line = json.dumps(asdict(summary)).encode()
-            with replacing(self.folder(step) / "done.json", len(line), sync=True) as out:
+            with replacing(self.folder(step) / "done.json", len(line)) as out:
                 out.write(line)
         remove_folder(self._groups_folder(step))
         return summary
@@ -194,7 +194,7 @@ class RolloutStore:
 
         merged = self._samples_path(step)
         size = sum(path.stat().st_size for path in paths)
-        with replacing(merged, size, sync=True) as out:
+        with replacing(merged, size) as out:
             write_tables(out, tables(), compression="zstd")
         return StepSummary(
             step, len(paths), samples, tokens, seconds, sorted(versions), merged.stat().st_size

@@ -2,109 +2,53 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.config.process import Ports, Process
-from engine.errors import RunError
 from engine.platform.sglang_cpu.plugin import ATTENTION_BACKEND
-from engine.servers.placement import ServerGpus
 
-HOST = "127.0.0.1"  # a server has no key: only this machine may talk to it
-SERVERS_VARIABLE = "R1_SERVERS"  # environment of trainer and sampler: JSON, name -> base URL
+SHARED_MEMORY = 0.4
+"""Part of a GPU's memory that a server takes beside a trainer rank. Never run."""
 
 
 @dataclass(frozen=True)
-class Server:
-    """One sampling server of a run: where it listens and the process that has to be started."""
+class ServerPlace:
+    """Where a server listens and computes.
 
-    name: str
-    url: str
-    process: Process
-
-
-def server_urls() -> dict[str, str]:
-    """Return name and base URL of the run's servers, from ``R1_SERVERS``.
-
-    Raises:
-        RunError: the launcher has not set it.
+    Attributes:
+        address: ``host:port`` of its HTTP interface.
+        rendezvous: ``host:port`` where its own ranks find each other; SGLang would search a port
+            itself, and two servers that start together can find the same one.
+        devices: GPUs of its machine, neighbours; none: it computes on the CPU.
+        memory: the server's part of each GPU's memory; None: SGLang's choice.
     """
-    if not (urls := os.environ.get(SERVERS_VARIABLE)):
-        raise RunError(f"{SERVERS_VARIABLE} is not set: expected the servers' names and URLs")
-    found: dict[str, str] = json.loads(urls)
-    return found
 
-
-def servers(
-    model: Path,
-    ports: Ports,
-    *,
-    count: int,
-    port: int,
-    tp: int,
-    max_total_tokens: int,
-    gpus: ServerGpus | None,
-    seed: int,
-) -> list[Server]:
-    """Describe the ``count`` servers of a run; nothing is started here.
-
-    Args:
-        model: a Hugging Face folder; the weights a server has until the first push (version 0).
-        ports: where free ports come from; a fixed ``port`` is claimed there too.
-        count: number of servers, each with a whole copy of the model.
-        port: 0 for any free ports, else the port of the first server; the others follow it.
-        tp: tensor-parallel size of each server (GPUs per server).
-        max_total_tokens: tokens in each server's key-value cache, prompts included.
-        gpus: where the servers compute; None: on the CPU.
-        seed: of the run; every server draws other random numbers.
-
-    Raises:
-        RunError: a port is in use.
-    """
-    described = []
-    for index in range(count):
-        own_port = ports.claim(port + index, "servers.port") if port else next(ports)
-        command, env = server_command(
-            model,
-            own_port,
-            rendezvous_port=next(ports),
-            index=index,
-            tp=tp,
-            max_total_tokens=max_total_tokens,
-            gpus=gpus,
-            seed=seed * count + index,  # no two servers of two runs with neighbouring seeds agree
-        )
-        name = f"server-{index}"
-        process = Process(name, command, env, service=True)
-        described.append(Server(name, f"http://{HOST}:{own_port}", process))
-    return described
+    address: str
+    rendezvous: str
+    devices: tuple[int, ...] = ()
+    memory: float | None = None
 
 
 def server_command(
-    model: Path,
-    port: int,
-    *,
-    rendezvous_port: int,
-    index: int,
-    tp: int,
-    max_total_tokens: int,
-    gpus: ServerGpus | None,
-    seed: int,
+    model: Path, place: ServerPlace, *, tp: int, max_total_tokens: int, seed: int
 ) -> tuple[tuple[str, ...], Mapping[str, str]]:
-    """Return the argument vector and the environment of one server; see :func:`servers`.
+    """Return the argument vector and the environment of one server; nothing is started here.
 
-    ``rendezvous_port`` is where the server's own ranks find each other (SGLang would search one
-    itself, and two servers that start together can find the same); ``index`` picks its GPUs.
+    Args:
+        model: a Hugging Face folder; the weights it has until the first push (version 0).
+        tp: its tensor-parallel size.
+        max_total_tokens: tokens in its key-value cache, prompts included.
+        seed: of its random numbers; no two servers should share one.
     """
+    host, _, port = place.address.rpartition(":")
     flags = {
         "model-path": str(model),
-        "host": HOST,
-        "port": str(port),
-        "nccl-port": str(rendezvous_port),
+        "host": host,
+        "port": port,
+        "nccl-port": place.rendezvous.rpartition(":")[2],
         "tp-size": str(tp),
         "max-total-tokens": str(max_total_tokens),
         "random-seed": str(seed),
@@ -122,7 +66,7 @@ def server_command(
         "skip-server-warmup",  # the first weight push and rollout warm up; a start costs 1 s less
         "sleep-on-idle",  # a server that waits for a training step leaves the core to it
     ]
-    module, device_flags, env = _cpu(tp) if gpus is None else _gpu(gpus, index, tp)
+    module, device_flags, env = _gpu(place) if place.devices else _cpu(tp)
     flags |= device_flags[0]
     switches += device_flags[1]
     command = [sys.executable, "-m", module]
@@ -136,13 +80,13 @@ def server_command(
 Flags = tuple[dict[str, str], list[str]]
 
 
-def _gpu(gpus: ServerGpus, index: int, tp: int) -> tuple[str, Flags, dict[str, str]]:
+def _gpu(place: ServerPlace) -> tuple[str, Flags, dict[str, str]]:
     flags = {
         "dtype": "auto",  # the one the folder was written in: what the trainer exports
-        "base-gpu-id": str(gpus.first + index * tp),
+        "base-gpu-id": str(place.devices[0]),
     }
-    if gpus.memory is not None:
-        flags["mem-fraction-static"] = str(gpus.memory)
+    if place.memory is not None:
+        flags["mem-fraction-static"] = str(place.memory)
     return "sglang.launch_server", (flags, []), {}
 
 

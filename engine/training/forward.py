@@ -14,7 +14,7 @@ from engine.data.packing import PackedRow
 from engine.models.mtp import PackedRowParams
 from engine.models.token_metadata import token_metadata
 from engine.parallel.context import my_slice
-from engine.training.token_logprobs import TokenLogProbs
+from engine.training.heads.head import Head
 from engine.weights.shards import unwrap
 
 
@@ -35,10 +35,10 @@ def hidden_states(chunk: torch.nn.Module, row: PackedRow) -> Tensor:
         ``GPTBackbone`` ends at.
     """
     mine = my_slice(row.cu_seqlens, len(row.tokens))
-    marks = token_metadata(row.padding_mask, row.sample_numbers(), len(row.cu_seqlens) - 1)
-    tokens, positions, marks = (
+    metadata = token_metadata(row.padding_mask, row.sample_numbers(), len(row.cu_seqlens) - 1)
+    tokens, positions, metadata = (
         values[None] if mine is None else values[mine][None]
-        for values in (row.tokens, row.position_ids, marks)
+        for values in (row.tokens, row.position_ids, metadata)
     )
     packed = PackedRowParams(
         qkv_format="thd",
@@ -46,10 +46,10 @@ def hidden_states(chunk: torch.nn.Module, row: PackedRow) -> Tensor:
         cu_seqlens_kv=row.cu_seqlens,
         max_seqlen_q=row.longest,
         max_seqlen_kv=row.longest,
-        marks=marks,
+        metadata=metadata,
     )
     # What megatron hands down to the routers under this name: see engine.models.token_metadata.
-    out: Tensor = chunk(tokens, positions, None, packed_seq_params=packed, padding_mask=marks)
+    out: Tensor = chunk(tokens, positions, None, packed_seq_params=packed, padding_mask=metadata)
     return out
 
 
@@ -91,24 +91,37 @@ def run_schedule(
     return results
 
 
-def log_probabilities(
-    chunks: Sequence[torch.nn.Module], rows: Sequence[Row], scorer: TokenLogProbs
-) -> list[Tensor] | None:
-    """Log-probability of every label of every row, without gradients.
+def outputs(
+    chunks: Sequence[torch.nn.Module], rows: Sequence[Row], head: Head
+) -> list[Any] | None:
+    """What ``head`` makes of every row, without gradients.
 
     Returns:
-        One float32 tensor [tokens] for each row on the last pipeline stage, None on the others.
+        For each row what ``head.outputs`` returns, on the last pipeline stage; None on the others.
     """
 
-    def step(
-        pending: Iterator[Row], chunk: torch.nn.Module
-    ) -> tuple[Tensor, Callable[..., Tensor]]:
+    def step(pending: Iterator[Row], chunk: torch.nn.Module) -> tuple[Tensor, Callable[..., Any]]:
         row = next(pending).packed
 
-        def collect(hidden: Tensor, non_loss_data: bool) -> Tensor:
-            return scorer.score(unwrap(chunk), hidden, row, row.labels)[0]
+        def collect(hidden: Tensor, non_loss_data: bool) -> Any:
+            return head.outputs(unwrap(chunk), hidden, row)
 
         return hidden_states(chunk, row), collect
 
     collected = run_schedule(chunks, rows, step, forward_only=True)
     return collected if parallel_state.is_pipeline_last_stage() else None
+
+
+def log_probabilities(
+    chunks: Sequence[torch.nn.Module], rows: Sequence[Row], head: Head
+) -> list[Tensor] | None:
+    """Log-probability of every label of every row, without gradients.
+
+    Args:
+        head: a ``TokenLogProbs``.
+
+    Returns:
+        One float32 tensor [tokens] for each row on the last pipeline stage, None on the others.
+    """
+    found = outputs(chunks, rows, head)
+    return None if found is None else [row.logp for row in found]

@@ -37,15 +37,18 @@ class Reference:
         training: TrainingConfig,
         *,
         offload: bool = False,
+        refresh_steps: int | None = None,
     ) -> None:
         """Build it, randomly initialised.
 
         Args:
-            offload: keep the parameters in host memory except while they score.
+            offload: keep the parameters in host memory except for their passes.
+            refresh_steps: steps between two renewals by :meth:`refresh_if_due`; None: never.
         """
         plain = training.model_copy(update={"fp8_parameters": False})
         self.chunks = [chunk.requires_grad_(False) for chunk in build(config, layout, plain)]
         self.version = 0
+        self._refresh_steps = refresh_steps
         self._hosted = HostedParameters(self.chunks) if offload else None
 
     @torch.no_grad()
@@ -56,9 +59,14 @@ class Reference:
                 mine.load_state_dict(unwrap(trained).state_dict())
         self.version = version
 
+    def refresh_if_due(self, policy: TrainedModel, version: int) -> None:
+        """Become a copy of ``policy`` if its weight version is one of every ``refresh_steps``."""
+        if self._refresh_steps is not None and version % self._refresh_steps == 0:
+            self.refresh(policy, version)
+
     def log_probabilities(self, rows: Sequence[Row], policy: TrainedModel) -> list[Tensor] | None:
         """See :func:`engine.training.forward.log_probabilities`; scored as ``policy`` is."""
         if self._hosted is None:
-            return log_probabilities(self.chunks, rows, policy.scorer)
+            return log_probabilities(self.chunks, rows, policy.head)
         with self._hosted.on_device(torch.cuda.current_device()):
-            return log_probabilities(self.chunks, rows, policy.scorer)
+            return log_probabilities(self.chunks, rows, policy.head)

@@ -1,22 +1,23 @@
-"""The policy that is trained: the model, its gradient buffers and its optimizer."""
+"""The model that is trained, with its head, its gradient buffers and its optimizer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.distributed import finalize_model_grads
 from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
-from megatron.core.optimizer import get_megatron_optimizer
+from megatron.core.optimizer import get_megatron_optimizer, get_standard_config_overrides
 from torch import Tensor
 
 from engine.config.layout import LayoutConfig
 from engine.config.trainer import OptimizerConfig
 from engine.config.training import TrainingConfig
 from engine.data.packing import PackedRow
+from engine.errors import RunError
 from engine.models.build import build
 from engine.models.family import HuggingFaceConfig
 from engine.models.gpt import GPTBackbone, MtpMode
@@ -24,18 +25,20 @@ from engine.parallel.context import my_slice
 from engine.parallel.groups import counts_its_tokens
 from engine.training.data_parallel import data_parallel, release
 from engine.training.expert_load import ExpertLoad
-from engine.training.forward import hidden_states, run_schedule
+from engine.training.forward import Row, hidden_states, run_schedule
 from engine.training.fp8_master_weights import set_fp8_master_weights
-from engine.training.token_logprobs import TokenLogProbs, WeightedRow
+from engine.training.heads.head import Head
+from engine.training.heads.token_logprobs import TokenLogProbs, WeightedRow
 from engine.weights.full_precision import HighPrecisionWeights
 from engine.weights.shards import unwrap
 
-R = TypeVar("R", bound=WeightedRow)
+R = TypeVar("R", bound=Row)
 
-Loss = Callable[[Tensor, Tensor, R], tuple[Tensor, dict[str, Tensor]]]
-"""(log-probabilities [tokens], entropies [tokens], row) -> (scalar loss, metrics).
+Loss = Callable[[Any, R], tuple[Tensor, dict[str, Tensor]]]
+"""(what the head makes of a row, the row) -> (scalar loss, metrics).
 
-The losses of a minibatch's rows add up to the minibatch's loss, and so do the metrics.
+The first is ``TokenOutputs`` for :class:`TokenLogProbs`, values [samples] for ``ScalarHead``. The
+losses of a minibatch's rows add up to the minibatch's loss, and so do the metrics.
 """
 
 
@@ -44,7 +47,8 @@ class TrainedModel:
 
     Attributes:
         chunks: this rank's model chunks as DDP wraps them, one for each virtual pipeline stage.
-        scorer: how hidden states become log-probabilities.
+        config: contents of a ``config.json`` that describes the model with its head.
+        head: what hidden states become.
     """
 
     def __init__(
@@ -53,23 +57,40 @@ class TrainedModel:
         layout: LayoutConfig,
         optimizer: OptimizerConfig,
         training: TrainingConfig,
+        head: Head,
         *,
-        temperature: float = 1.0,
         mtp: MtpMode = "joint",
     ) -> None:
         """Build it, randomly initialised.
 
         Args:
-            temperature: of the distribution that log-probabilities speak of.
+            config: contents of ``config.json``; of the trunk at least.
             mtp: what the multi-token prediction loss reaches, where ``training`` gives it a weight.
+
+        Raises:
+            RunError: there is no model with this trunk and this head; or a weight is asked for the
+                loss of a prediction head that the head has not.
         """
-        self.scorer = TokenLogProbs(temperature, training.logits_chunk_tokens)
+        if training.mtp_loss_weight and not isinstance(head, TokenLogProbs):
+            raise RunError(
+                "training.mtp_loss_weight: expected 0 for a model that does not predict tokens, "
+                f"found {training.mtp_loss_weight:g}"
+            )
+        self.head, self.config = head, head.model_config(config)
+        self._layout, self._training, self._mtp = layout, training, mtp
         self._mtp_weight = training.mtp_loss_weight
-        bare = build(config, layout, training)
+        self._build(optimizer)
+
+    def _build(self, optimizer: OptimizerConfig) -> None:
+        head, training = self.head, self._training
+        bare = build(self.config, self._layout, training)
         for chunk in bare:
-            _set_mtp_mode(chunk, mtp if self._mtp_weight else "off")
+            head.initialise(chunk)
+            _set_mtp_mode(chunk, self._mtp if self._mtp_weight else "off")
         self.chunks = data_parallel(bare, training)
-        self.optimizer = get_megatron_optimizer(_megatron(optimizer, training), self.chunks)
+        settings = _megatron(optimizer, training)
+        groups = {**get_standard_config_overrides(settings), **head.optimizer_groups()}
+        self.optimizer = get_megatron_optimizer(settings, self.chunks, config_overrides=groups)
         bare[0].config.finalize_model_grads_func = finalize_model_grads
         bare[0].config.grad_scale_func = self.optimizer.scale_loss
         self.expert_load = ExpertLoad(bare)
@@ -83,6 +104,18 @@ class TrainedModel:
         self.optimizer.reload_model_params()
         if unrounded:
             set_fp8_master_weights(self.optimizer, unrounded)
+
+    def restart_optimizer(self, optimizer: OptimizerConfig) -> None:
+        """Begin again with an optimizer that has made no update; the weights stay.
+
+        FP8 parameters would start its masters from rounded values: not for them.
+        """
+        weights = [unwrap(chunk).state_dict() for chunk in self.chunks]
+        self.close()
+        self._build(optimizer)
+        for chunk, kept in zip(self.chunks, weights, strict=True):
+            unwrap(chunk).load_state_dict(kept)
+        self.parameters_changed()
 
     def close(self) -> None:
         """Let its memory go when its last reference is gone; else a second policy adds to it."""
@@ -98,7 +131,7 @@ class TrainedModel:
             rows: this rank's packed rows; every data-parallel rank has the same number.
             loss: see :data:`Loss`.
             tokens: real tokens (prompts included, padding not) of the minibatch on all ranks.
-            learning_rate: for this step.
+            learning_rate: for this step; a group's ``lr_mult`` multiplies it.
 
         Returns:
             The loss's metrics, summed over all rows and ranks, and ``gradient_norm`` before
@@ -109,7 +142,7 @@ class TrainedModel:
         self.optimizer.zero_grad()
         sums = run_schedule(self.chunks, rows, self._step(loss, tokens), forward_only=False)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["lr_mult"]
         _, gradient_norm, _ = self.optimizer.step()
         return {**_sum_over_ranks(sums), "gradient_norm": float(gradient_norm)}
 
@@ -132,10 +165,9 @@ class TrainedModel:
         self, loss: Loss[R], model: GPTBackbone, hidden: Tensor, row: R
     ) -> tuple[Tensor, dict[str, Tensor]]:
         trunk, *depths = hidden.chunk(model.depths())
-        chosen, entropy = self.scorer.score(model, trunk, row.packed, row.packed.labels)
-        value, metrics = loss(chosen, entropy, row)
+        value, metrics = loss(self.head.outputs(model, trunk, row.packed), row)
         if depths:
-            mtp = self.scorer.mtp_loss(model, depths, row)
+            mtp = cast(TokenLogProbs, self.head).mtp_loss(model, depths, cast(WeightedRow, row))
             value = value + self._mtp_weight * mtp
             metrics = {**metrics, "mtp_loss": mtp.detach()}
         return value, metrics

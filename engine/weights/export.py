@@ -2,57 +2,137 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
-from engine.weights.gather import Gatherer
-from engine.weights.hugging_face import HuggingFaceFolder, write_folder
-from engine.weights.tensor_maps import maps_of_folder
+from engine.errors import RunError
+from engine.weights.buckets import Bucket
+from engine.weights.hugging_face import (
+    HuggingFaceFolder,
+    copy_companions,
+    plain_config,
+    shard_name,
+    write_index,
+)
+from engine.weights.model_config import model_config
+from engine.weights.safetensors_file import SafetensorsWriter
+from engine.weights.stream import NamedTensors, WeightStream
+
+BUCKET_BYTES = 2 << 30
+"""Of a shard, unless a tensor is larger."""
 
 
 class Exporter:
     """Writes a model's weights under Hugging Face names. Built and called by all ranks together.
 
-    Args:
-        chunks: the trained model's chunks on this rank.
-        source: the folder it came from; config and tokenizer files are copied from there.
+    Each shard is a bucket of the weights' stream, written by the rank that receives it, side by
+    side with the others. No rank holds more than a bucket and its pieces.
     """
 
-    def __init__(self, chunks: Sequence[torch.nn.Module], source: HuggingFaceFolder) -> None:
-        self._source = source
-        self._maps = maps_of_folder(source)
-        self._gatherer = Gatherer(chunks)
+    def __init__(
+        self,
+        chunks: Sequence[torch.nn.Module],
+        source: HuggingFaceFolder,
+        bucket_bytes: int = BUCKET_BYTES,
+    ) -> None:
+        """Plan the shards.
 
-    def export(self, folder: Path) -> None:
-        """Write the weights as they are now to ``folder``; returns on all ranks when it is whole.
+        Args:
+            chunks: the trained model's chunks on this rank.
+            source: the folder it came from; config and tokenizer files are copied from there.
+            bucket_bytes: see :meth:`engine.weights.stream.WeightStream.buckets`.
 
         Raises:
-            RunError: the folder cannot be written (on rank 0).
             ValueError: the model holds a tensor that no rule names, or lacks one.
         """
-        tensors = self.tensors()
-        if dist.get_rank() == 0:
-            write_folder(folder, tensors, self._source.path)
-        dist.barrier()
+        self._source, self._limit = source, bucket_bytes
+        self._config = model_config(chunks, source)
+        self.stream = WeightStream(chunks, source)
+        self._plan = self.stream.plan(bucket_bytes)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The whole weights as they are now, by Hugging Face name; on rank 0, elsewhere none.
+    def export(self, folder: Path, *, durable: bool = True) -> None:
+        """Write the weights as they are now to ``folder``; returns on all ranks when it is whole.
+
+        The folder appears whole or not at all, and takes the place of one that was there. Its files
+        are plain: a ``quantization_config`` stays behind, and the dtype in ``config.json`` is that
+        of most bytes.
+
+        Args:
+            folder: on a file system that all ranks share.
+            durable: have it on the disk when this returns: it then survives a power cut.
 
         Raises:
-            ValueError: the model holds a tensor that no rule names, or lacks one (on rank 0).
+            RunError: a rank cannot write there; the same sentence on all ranks.
         """
-        whole = self._gatherer.gather()
-        return self._to_hugging_face(whole) if dist.get_rank() == 0 else {}
+        partial = folder.with_name(folder.name + ".partial")
+        first = dist.get_rank() == 0
+        try:
+            _agreed(folder, lambda: self._begin(partial, durable) if first else None)
+            _agreed(folder, lambda: self._write_shards(partial, durable))
+            _agreed(folder, lambda: _put_in_place(partial, folder) if first else None)
+        except RunError:
+            if first:  # no rank writes any more
+                shutil.rmtree(partial, ignore_errors=True)
+            dist.barrier()
+            raise
 
-    def _to_hugging_face(self, whole: dict[tuple[str, int | None], Tensor]) -> dict[str, Tensor]:
-        if set(whole) != set(self._maps):
-            missing = sorted(map(str, set(self._maps) ^ set(whole)))
-            raise ValueError(f"weight rules and model differ in {missing[:5]}")
-        tensors: dict[str, Tensor] = {}
-        for key, tensor in whole.items():
-            tensors.update(self._maps[key].to_hugging_face(tensor))
-        return tensors
+    def _begin(self, partial: Path, durable: bool) -> None:
+        """Make the folder, with everything but the shards."""
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True)
+        tensors = {self._name(bucket): self.stream.describe(bucket) for bucket in self._plan}
+        sizes = [(d.dtype, d.bytes) for named in tensors.values() for d in named.values()]
+        config = plain_config(self._config, sizes)
+        copy_companions(self._source, partial, config, durable=durable)
+        write_index(partial, tensors, sum(size for _, size in sizes), durable=durable)
+
+    def _write_shards(self, partial: Path, durable: bool) -> None:
+        """Write the shards that come to this rank."""
+        failure: OSError | None = None
+        for bucket, tensors in self.stream.buckets(self._limit):
+            if failure is None:  # else only take part: the others need this rank's pieces
+                try:
+                    self._write(partial / self._name(bucket), bucket, tensors, durable)
+                except OSError as error:
+                    failure = error
+        if failure is not None:
+            raise failure
+
+    def _write(self, file: Path, bucket: Bucket, tensors: NamedTensors, durable: bool) -> None:
+        with SafetensorsWriter(file, self.stream.describe(bucket)) as writer:
+            for name, tensor in tensors:
+                writer.put(name, tensor)
+            writer.finish(durable=durable)
+
+    def _name(self, bucket: Bucket) -> str:
+        return shard_name(bucket.number + 1, len(self._plan))
+
+
+def _put_in_place(partial: Path, folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+    partial.rename(folder)
+
+
+def _agreed(folder: Path, action: Callable[[], None]) -> None:
+    """Do this rank's part; when this returns, all ranks have done theirs.
+
+    Raises:
+        RunError: the file system refused a rank's part; the same sentence on all ranks.
+    """
+    mine: str | None = None
+    try:
+        action()
+    except OSError as error:
+        mine = error.strerror or str(error)
+    reasons: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(reasons, mine)
+    for rank, reason in enumerate(reasons):
+        if reason is not None:
+            where = f", on rank {rank}" if len(reasons) > 1 else ""
+            raise RunError(f"weights cannot be written to {folder}: {reason}{where}")

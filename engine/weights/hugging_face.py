@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from engine.errors import RunError
+from engine.platform.files import sync
 from engine.weights import block_fp8
 
 INDEX = "model.safetensors.index.json"
@@ -202,33 +202,77 @@ def with_dtype(config: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
     return {k: name if k in ("dtype", "torch_dtype") else value for k, value in config.items()}
 
 
-def write_folder(path: Path, tensors: Mapping[str, Tensor], source: Path) -> None:
-    """Write a model folder at ``path``: one safetensors file and ``source``'s companion files.
+def plain_config(
+    config: Mapping[str, Any], tensors: Iterable[tuple[torch.dtype, int]]
+) -> dict[str, Any]:
+    """``config`` for tensors that are stored as they are, whatever it said of quantisation before.
 
-    A ``quantization_config`` stays behind, for these tensors are plain; a dtype in ``config.json``
-    becomes theirs.
-
-    The folder appears whole or not at all: it is written beside its place and renamed.
+    Args:
+        config: contents of ``config.json``.
+        tensors: as for :func:`main_dtype`, whose answer becomes the dtype in it.
     """
-    partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        for name in companions(source):
-            shutil.copyfile(source / name, partial / name)
-        _say_what_is_stored(partial / "config.json", tensors.values())
-        contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, partial / "model.safetensors", metadata={"format": "pt"})
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise RunError(f"weights cannot be written to {path}: {error}") from None
-    shutil.rmtree(path, ignore_errors=True)
-    partial.rename(path)
+    plain = {key: value for key, value in config.items() if key != "quantization_config"}
+    return with_dtype(plain, main_dtype(tensors))
 
 
-def _say_what_is_stored(file: Path, tensors: Iterable[Tensor]) -> None:
-    before = json.loads(file.read_text())
-    config = with_dtype(before, main_dtype((t.dtype, t.nbytes) for t in tensors))
-    config.pop("quantization_config", None)
-    if config != before:
-        file.write_text(json.dumps(config, indent=2) + "\n")
+def shard_name(number: int, shards: int) -> str:
+    """The file name of a shard, counted from 1; the only one has the name of a whole model."""
+    return "model.safetensors" if shards == 1 else f"model-{number:05d}-of-{shards:05d}.safetensors"
+
+
+def write_index(
+    folder: Path, shards: Mapping[str, Iterable[str]], total_bytes: int, *, durable: bool = True
+) -> None:
+    """Write the index of a folder; one that has a single shard needs none.
+
+    Args:
+        shards: file name -> names of its tensors.
+        total_bytes: of all tensors.
+        durable: see :func:`write_text`.
+
+    Raises:
+        OSError: the file system refuses.
+    """
+    if len(shards) > 1:
+        weight_map = {name: file for file, names in shards.items() for name in names}
+        index = {
+            "metadata": {"total_size": total_bytes},
+            "weight_map": dict(sorted(weight_map.items())),
+        }
+        write_text(folder / INDEX, json.dumps(index, indent=2) + "\n", durable=durable)
+
+
+def copy_companions(
+    source: HuggingFaceFolder, folder: Path, config: dict[str, Any], *, durable: bool = True
+) -> list[Path]:
+    """Write what travels with the weights into ``folder``: config.json, tokenizer and the like.
+
+    Args:
+        config: contents of config.json; where they are the source's, its file is copied as it is.
+        durable: see :func:`write_text`.
+
+    Raises:
+        OSError: the file system refuses.
+    """
+    written = []
+    for name in companions(source.path):
+        file = folder / name
+        if name == "config.json" and config != source.config:
+            write_text(file, json.dumps(config, indent=2) + "\n", durable=durable)
+        else:
+            shutil.copyfile(source.path / name, file)
+            if durable:
+                sync(file)
+        written.append(file)
+    return written
+
+
+def write_text(file: Path, text: str, *, durable: bool = True) -> None:
+    """Write ``text``.
+
+    Args:
+        durable: have it on the disk when this returns: it then survives a power cut.
+    """
+    file.write_text(text)
+    if durable:
+        sync(file)

@@ -7,18 +7,21 @@ from collections.abc import Sequence
 import torch
 
 from engine.errors import RunError
+from engine.models.sequence_classifier import SCORE
 from engine.models.weight_rules import TensorMap
 from engine.platform.quantised import quantise_into
 from engine.weights.full_precision import HighPrecisionWeights, in_full_precision
 from engine.weights.hugging_face import HuggingFaceFolder
 from engine.weights.shards import shards
-from engine.weights.tensor_maps import MapKey, check_folder, maps_of_folder
-from engine.weights.weight_checks import check_weights
+from engine.weights.tensor_maps import MapKey, check_folder, check_weights, maps_of_folder
 
 
 @torch.no_grad()
 def load(chunks: Sequence[torch.nn.Module], folder: HuggingFaceFolder) -> HighPrecisionWeights:
     """Fill the parameters of this rank's model chunks from ``folder``, whatever the layout.
+
+    A sequence classification model takes its trunk from a language model's folder, too: output
+    layer and prediction head stay there, and the score layer as it is.
 
     Returns:
         What the folder says of FP8 parameters, before it was rounded into them: masters start from
@@ -44,6 +47,8 @@ def _fill(
     maps: dict[MapKey, TensorMap],
 ) -> None:
     for shard in shards(chunks):
+        if shard.key == SCORE and (SCORE, None) not in maps:
+            continue
         if (shard.key, shard.expert) not in maps:
             raise RunError(f"model: no weight rule of the family makes {shard.key}")
         tensor_map = maps[shard.key, shard.expert]

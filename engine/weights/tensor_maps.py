@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from engine.errors import RunError
 from engine.models.families.layer_rules import prediction_depths
@@ -13,6 +17,8 @@ from engine.weights.hugging_face import HuggingFaceFolder
 
 MapKey = tuple[str, int | None]
 """Checkpoint key and, for a tensor that exists once an expert, the expert."""
+
+WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def maps_of(
@@ -76,3 +82,40 @@ def _without_a_head(config: HuggingFaceConfig, missing: Iterable[str]) -> str:
     if not heads or not all(name.startswith(heads) for name in missing):
         return ""
     return "; to leave the prediction head out, set num_nextn_predict_layers to 0 in config.json"
+
+
+def check_weights(names: Sequence[str], parts: Sequence[Tensor], where: str) -> None:
+    """Refuse what no weight is.
+
+    Args:
+        names: of ``parts``, which are to be joined into one tensor.
+        where: what the message begins with.
+
+    Raises:
+        RunError: another dtype than that of weights, parts of different dtypes (joining them would
+            silently change one), NaN or infinity; names the tensor.
+    """
+    for name, part in zip(names, parts, strict=True):
+        if part.dtype not in WEIGHT_DTYPES:
+            raise RunError(
+                f"{where}: {name} is {_dtype_name(part.dtype)}; expected weights in "
+                f"{', '.join(map(_dtype_name, WEIGHT_DTYPES))}"
+            )
+        if part.dtype != parts[0].dtype:
+            raise RunError(
+                f"{where}: {name} is {_dtype_name(part.dtype)}, but {names[0]}, with which it "
+                f"makes one tensor, is {_dtype_name(parts[0].dtype)}"
+            )
+        # aminmax passes NaN on, and reads the tensor once without making another.
+        if part.numel() and not all(bound.isfinite() for bound in torch.aminmax(part)):
+            bad = int((~part.isfinite()).sum())
+            raise RunError(f"{where}: {name} has {bad:,} weights that are NaN or infinite")
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def natural_order(name: str) -> list[tuple[int, str]]:
+    """Return a key that sorts names with layer 10 behind layer 9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -10,10 +10,28 @@ about 0.87 at five operations is the most a perfect student of it reaches.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
+from engine.config.section import Section
 from recipes.chain_task.answers import full_trace
-from recipes.chain_task.problems import LABELS, Problem
+from recipes.chain_task.problems import LABELS, Problem, ProblemsConfig, different_problems
 from recipes.chain_task.vocabulary import DIGITS, ENGLISH, Language, encode
+
+if TYPE_CHECKING:
+    from engine.run.run import Run
+    from engine.training.trained_model import TrainedModel
+
+
+class GateConfig(Section):
+    """What the base must be able to do before it is kept."""
+
+    problems: int = Field(ge=1, description="held-out problems asked")
+    min_probability: float = Field(
+        ge=0, le=1, description="mean probability of a full trace's determined tokens"
+    )
+
 
 _DETERMINED = frozenset({*DIGITS, *LABELS})
 
@@ -36,3 +54,19 @@ def forced_trace(problem: Problem, language: Language = ENGLISH) -> ForcedTrace:
     words = full_trace(problem, language)
     determined = [word in _DETERMINED for word in words]
     return ForcedTrace(encode(problem.words), encode(words), determined)
+
+
+def gate_probability(
+    run: Run[Any], model: TrainedModel, gate: GateConfig, problems: ProblemsConfig
+) -> float:
+    """Return the mean probability of getting through the full trace of a held-out problem.
+
+    Every rank gets it; a collective.
+    """
+    chosen = different_problems(problems, held_out=True, count=gate.problems, seed=run.config.seed)
+    traces = [forced_trace(problem) for problem in chosen]
+    samples = [(trace.prompt_tokens, trace.tokens) for trace in traces]
+    found = run.log_probabilities(model, samples)
+    determined = {n: [i for i, d in enumerate(traces[n].determined) if d] for n in found}
+    total = sum(float(logp[determined[n]].sum().exp()) for n, logp in found.items())
+    return run.sum_over_ranks(total) / gate.problems

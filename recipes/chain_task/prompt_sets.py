@@ -6,7 +6,17 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from pydantic import Field
+
+from engine.config.section import Section
 from recipes.chain_task.problems import Problem, ProblemsConfig, different_problems
+
+
+class PromptCounts(Section):
+    """How many problems are written for reinforcement learning."""
+
+    train: int = Field(20_000, ge=1, description="problems to learn from")
+    held_out: int = Field(1_000, ge=1, description="problems of the evaluation")
 
 
 def write_prompt_sets(

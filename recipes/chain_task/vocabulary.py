@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
+from engine.errors import RunError
 from recipes.chain_task.problems import LABELS
+
+if TYPE_CHECKING:
+    from engine.weights.hugging_face import HuggingFaceFolder
 
 PAD, EOS, BOS = "<pad>", "<eos>", "<bos>"
 DIGITS = "0123456789"
@@ -48,6 +54,31 @@ PAD_ID, EOS_ID, BOS_ID = TOKEN_OF[PAD], TOKEN_OF[EOS], TOKEN_OF[BOS]
 def encode(words: Iterable[str]) -> list[int]:
     """Return the token ids of words of the vocabulary; KeyError for any other."""
     return [TOKEN_OF[word] for word in words]
+
+
+def model_source(config: Path, run_dir: Path) -> HuggingFaceFolder:
+    """Return the folder whose config and tokenizer the base is exported with; rank 0 writes it.
+
+    Raises:
+        RunError: the architecture has another vocabulary than the task.
+    """
+    import torch.distributed as dist
+
+    from engine.weights.hugging_face import HuggingFaceFolder
+
+    folder = run_dir / "architecture"
+    if dist.get_rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(config, folder / "config.json")
+        write_tokenizer(folder)
+    dist.barrier()
+    source = HuggingFaceFolder(folder)
+    if source.config["vocab_size"] != len(WORDS):
+        raise RunError(
+            f"model: {config} has vocab_size {source.config['vocab_size']}; the chain task has "
+            f"{len(WORDS)} words"
+        )
+    return source
 
 
 def write_tokenizer(folder: Path) -> None:

@@ -41,17 +41,17 @@ def test_zero_mean_unit_square_and_independent_of_order(rows, rng) -> None:
         return group_advantages(rewards, torch.tensor([g for _, g in rows]))
 
     advantages = by_row(rows)
-    silent = 0
+    equal = 0
     for group in {g for _, g in rows}:
         own = advantages[torch.tensor([g == group for _, g in rows])]
         assert abs(own.mean().item()) < 1e-9
         if own.abs().sum() > 0:
             assert own.square().mean().item() == pytest.approx(1.0)
         else:
-            silent += 1
+            equal += 1
             assert len({r for r, g in rows if g == group}) == 1
     rewards = torch.tensor([r for r, _ in rows])
-    assert silent == zero_variance_groups(rewards, torch.tensor([g for _, g in rows]))
+    assert equal == zero_variance_groups(rewards, torch.tensor([g for _, g in rows]))
 
     order = list(range(len(rows)))
     rng.shuffle(order)

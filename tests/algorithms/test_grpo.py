@@ -11,10 +11,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from engine.algorithms.aggregation import sequence_mean_weights
-from engine.algorithms.grpo import grpo_loss
+from engine.algorithms.algorithm import BatchSizes
+from engine.algorithms.grpo import Grpo
 
 CLIP, BETA = 0.2, 0.04
+GRPO = Grpo(clip_low=CLIP, clip_high=CLIP, kl_coefficient=BETA)
+
+
+@dataclass
+class Tokens:
+    """A row of tokens, as the loss asks for it."""
+
+    old_logp: Tensor
+    reference_logp: Tensor
+    advantages: Tensor
+    weights: Tensor
+
+    def sample_mean(self, values: Tensor) -> Tensor:
+        raise NotImplementedError("GRPO's ratios are those of tokens")
+
+
+def loss_of(logp: Tensor, row: Tokens, algorithm: Grpo = GRPO) -> tuple[Tensor, dict[str, Tensor]]:
+    return algorithm.loss(logp, torch.zeros_like(logp), row)
 
 
 @dataclass
@@ -30,7 +48,8 @@ class Case:
     def per_token(self) -> tuple[Tensor, Tensor]:
         """Return (advantages, weights), each [T]."""
         lengths = torch.tensor(self.lengths)
-        weights = sequence_mean_weights(self.lengths, len(self.lengths)).double()
+        sizes = BatchSizes(len(self.lengths), sum(self.lengths), minibatches=1, max_length=9)
+        weights = torch.tensor(GRPO.token_weights(self.lengths, sizes), dtype=torch.float64)
         spread = torch.tensor(self.advantage, dtype=torch.float64)
         return spread.repeat_interleave(lengths), weights.repeat_interleave(lengths)
 
@@ -77,9 +96,7 @@ def naive(case: Case, logp: Tensor) -> tuple[Tensor, dict[str, float]]:
 
 def engine(case: Case, logp: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     advantages, weights = case.per_token()
-    return grpo_loss(
-        logp, case.old, case.reference, advantages, weights, clip=CLIP, kl_coefficient=BETA
-    )
+    return loss_of(logp, Tokens(case.old, case.reference, advantages, weights))
 
 
 @settings(max_examples=60)
@@ -91,7 +108,7 @@ def test_loss_metrics_and_gradient_equal_the_naive_loop(lengths: list[int], seed
     expected, expected_metrics = naive(case, theirs)
     loss.backward()
     expected.backward()
-    close = {"rtol": 1e-6, "atol": 1e-7}  # the weights are float32
+    close = {"rtol": 1e-6, "atol": 1e-7}
     torch.testing.assert_close(loss, expected, **close)
     torch.testing.assert_close(ours.grad, theirs.grad, **close)
     for name, value in expected_metrics.items():
@@ -108,9 +125,8 @@ def test_hand_computed_values() -> None:
     old = torch.log(torch.tensor([0.4, 0.4, 0.4]))
     advantages = torch.tensor([1.0, -2.0, -2.0])
     weights = torch.tensor([0.5, 0.25, 0.25])
-    loss, metrics = grpo_loss(
-        logp, old, logp.detach(), advantages, weights, clip=0.2, kl_coefficient=0.1
-    )
+    algorithm = Grpo(clip_low=0.2, clip_high=0.2, kl_coefficient=0.1)
+    loss, metrics = loss_of(logp, Tokens(old, logp.detach(), advantages, weights), algorithm)
     loss.backward()
     torch.testing.assert_close(loss, torch.tensor(0.5 * -1.2 + 0.25 * 1.6 + 0.25 * 3.0))
     torch.testing.assert_close(logp.grad, torch.tensor([0.0, 0.0, 0.25 * 2.0 * 1.5]))
@@ -141,15 +157,13 @@ def test_tokens_of_weight_zero_contribute_nothing_whatever_stands_there(junk: fl
     outer = padded(case.logp).requires_grad_()
     loss, metrics = engine(case, inner)
     loss.backward()
-    padded_loss, padded_metrics = grpo_loss(
-        outer,
+    row = Tokens(
         padded(case.old),
         padded(case.reference),
         padded(advantages),
         padded(weights, torch.zeros_like(hole)),
-        clip=CLIP,
-        kl_coefficient=BETA,
     )
+    padded_loss, padded_metrics = loss_of(outer, row)
     padded_loss.backward()
     torch.testing.assert_close(padded_loss, loss)
     torch.testing.assert_close(outer.grad, padded(inner.grad, torch.zeros_like(hole)))
@@ -166,15 +180,8 @@ def test_microbatches_add_up_to_the_minibatch() -> None:
     logp = case.logp.clone().requires_grad_()
     total: dict[str, float] = dict.fromkeys(metrics, 0.0)
     for part in (slice(0, 7), slice(7, 14)):
-        piece, values = grpo_loss(
-            logp[part],
-            case.old[part],
-            case.reference[part],
-            advantages[part],
-            weights[part],
-            clip=CLIP,
-            kl_coefficient=BETA,
-        )
+        row = Tokens(case.old[part], case.reference[part], advantages[part], weights[part])
+        piece, values = loss_of(logp[part], row)
         piece.backward()
         total = {name: total[name] + values[name].item() for name in values}
     torch.testing.assert_close(logp.grad, whole_logp.grad)
@@ -187,9 +194,8 @@ def test_groups_of_advantage_zero_get_no_policy_gradient() -> None:
     case.advantage = [0.0, 0.0]
     advantages, weights = case.per_token()
     logp = case.logp.clone().requires_grad_()
-    loss, _ = grpo_loss(
-        logp, case.old, case.reference, advantages, weights, clip=CLIP, kl_coefficient=0.0
-    )
+    row = Tokens(case.old, case.reference, advantages, weights)
+    loss, _ = loss_of(logp, row, Grpo(kl_coefficient=0.0))
     loss.backward()
     assert logp.grad is not None
     assert logp.grad.abs().max() == 0

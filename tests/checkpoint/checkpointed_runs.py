@@ -17,26 +17,17 @@ from engine.checkpoint.training_state import TrainingState
 from engine.config.layout import LayoutConfig
 from engine.config.trainer import CheckpointConfig, OptimizerConfig
 from engine.config.training import TrainingConfig
-from engine.config.training_layout import row_multiple
-from engine.data.packing import pack
+from engine.data.batch_builder import Packing, WeightedRow, build_minibatches
 from engine.parallel.groups import data_rank, data_ranks
+from engine.training.heads.token_logprobs import TokenLogProbs, TokenOutputs
 from engine.training.reference import Reference
 from engine.training.trained_model import TrainedModel
 
 BEGIN, END = 2, 5
 SEED = 1
 LEARNING_RATE = 1e-2
-TRAINING = TrainingConfig(dtype="float32", tokens_per_microbatch=256, mtp_loss_weight=0.3)
+TRAINING = TrainingConfig(dtype="float32", tokens_per_microbatch=96, mtp_loss_weight=0.3)
 PROGRESS = {"weight_version": BEGIN, "reference_version": 0}
-
-
-class Row:
-    """A packed row and the weight of each of its tokens."""
-
-    def __init__(self, samples: list, weight: float, layout: LayoutConfig) -> None:
-        multiple = row_multiple(TRAINING, layout)
-        self.packed = pack(samples, row_multiple=multiple, sample_multiple=layout.sample_multiple)
-        self.weights = self.packed.spread([weight] * len(samples))
 
 
 class Life:
@@ -45,9 +36,10 @@ class Life:
     def __init__(
         self, layout: LayoutConfig, model: Mapping[str, Any], training: TrainingConfig = TRAINING
     ) -> None:
-        self.layout = layout
+        self.packing = Packing.of(training, layout, data_rank(), data_ranks())
         optimizer = OptimizerConfig(lr=LEARNING_RATE, eps=1e-5, weight_decay=0.01)
-        self.policy = TrainedModel(dict(model), layout, optimizer, training)
+        head = TokenLogProbs(1.0, training.logits_chunk_tokens)
+        self.policy = TrainedModel(dict(model), layout, optimizer, training, head)
         self.reference = Reference(dict(model), layout, training)
         self.state = TrainingState(self.policy.chunks, self.policy.optimizer, self.reference.chunks)
 
@@ -57,10 +49,9 @@ class Life:
         lengths = torch.randint(8, 24, (16,), generator=generator).tolist()
         tokens = [torch.randint(48, (length,), generator=generator).tolist() for length in lengths]
         samples = [(sample[:5], sample[5:]) for sample in tokens]
-        mine = samples[data_rank() :: data_ranks()]
-        weight = 1.0 / sum(len(answer) for _, answer in samples)
-        rows = [Row(mine[i::2], weight, self.layout) for i in range(2)]
-        self.policy.update(rows, _loss, sum(len(sample) - 1 for sample in tokens), LEARNING_RATE)
+        weights = [1.0 / sum(len(answer) for _, answer in samples)] * len(samples)
+        (minibatch,) = build_minibatches(samples, weights, self.packing)
+        self.policy.update(minibatch.rows, _loss, minibatch.tokens, LEARNING_RATE)
 
 
 def checkpoints(folder: Path, **config: Any) -> Checkpoints:
@@ -118,5 +109,5 @@ def draw(layout: LayoutConfig, model: Mapping[str, Any], folder: Path, saves: bo
     return torch.rand(1).item()
 
 
-def _loss(logp: torch.Tensor, entropy: torch.Tensor, row: Row) -> tuple:
-    return next_token_loss(logp, row.weights)
+def _loss(outputs: TokenOutputs, row: WeightedRow) -> tuple:
+    return next_token_loss(outputs.logp, row.weights)

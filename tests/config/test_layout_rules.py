@@ -10,7 +10,8 @@ from strategies import layouts
 
 from engine.config.layout import LayoutConfig
 from engine.config.layout_rules import Sizes, fills, nearest, nearest_processes, proposal
-from engine.config.model_sizes import ModelSizes, check_fit, model_sizes
+from engine.config.model_fit import check_fit
+from engine.config.model_sizes import ModelSizes, model_sizes
 from engine.config.stages import stage_layers
 
 DEEPSEEK_V3 = {

@@ -29,6 +29,7 @@ from engine.data.packing import PackedRow, pack
 from engine.errors import RunError
 from engine.models.build import build
 from engine.training.forward import hidden_states, run_schedule
+from engine.training.heads.token_logprobs import TokenLogProbs, TokenOutputs
 from engine.training.trained_model import TrainedModel
 from engine.weights.export import Exporter
 from engine.weights.hugging_face import HuggingFaceFolder
@@ -101,7 +102,8 @@ def folder_refusal(layout: LayoutConfig, folder: Path) -> str:
 def train_and_save(layout: LayoutConfig, model: Path, run: Path) -> None:
     """Two updates from ``model``, each with a checkpoint and an export beside it."""
     source = HuggingFaceFolder(model)
-    policy = TrainedModel(source.config, layout, OptimizerConfig(lr=1e-2), TRAINING)
+    head = TokenLogProbs(1.0, TRAINING.logits_chunk_tokens)
+    policy = TrainedModel(source.config, layout, OptimizerConfig(lr=1e-2), TRAINING, head)
     load(policy.chunks, source)
     policy.parameters_changed()
     checkpoints = Checkpoints(run / "checkpoints", CheckpointConfig(every=1, keep=9), seed=1)
@@ -122,5 +124,5 @@ def _loaded(layout: LayoutConfig, folder: Path) -> list[Any]:
     return list(chunks)
 
 
-def _loss(logp: Tensor, entropy: Tensor, row: WeightedRow) -> tuple[Tensor, dict[str, Tensor]]:
-    return next_token_loss(logp, row.weights)
+def _loss(outputs: TokenOutputs, row: WeightedRow) -> tuple[Tensor, dict[str, Tensor]]:
+    return next_token_loss(outputs.logp, row.weights)

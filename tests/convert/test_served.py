@@ -10,8 +10,7 @@ from conversions import to_hugging_face, to_megatron
 from transformers import AutoModelForCausalLM
 
 from engine.servers.client import Sampling, connect
-from engine.servers.command import servers
-from tools.benchmarks.local_servers import FreePorts, running, urls
+from tools.benchmarks.local_servers import local_server, running, urls
 from tools.benchmarks.tiny_model import EOS, tiny_qwen3_moe
 
 pytestmark = pytest.mark.slow
@@ -31,9 +30,7 @@ def test_the_exported_folder_serves_what_transformers_generates(tmp_path):
         )[0, len(prompt) :].tolist()
         for prompt in PROMPTS
     ]
-    described = servers(
-        exported, FreePorts(), count=1, port=0, tp=1, max_total_tokens=8192, gpus=None, seed=3
-    )
+    described = [local_server(exported, max_total_tokens=8192, seed=3)]
     wanted = Sampling(n=1, max_new_tokens=TOKENS, temperature=0.0, stop_token_ids=(EOS,))
     with running(described, tmp_path, 240) as started:
 

@@ -9,12 +9,13 @@ import torch
 from loader_sources import Slow
 
 from engine.config.trainer import DataConfig
+from engine.data.batch_builder import Packing
 from engine.data.batches import BatchReader
 from engine.data.loader import open_loader
 from engine.data.order import in_turn
 
 if __name__ == "__main__":
-    reader = BatchReader(Slow(0.01), in_turn, 1, rank=0, ranks=1, tokens_per_microbatch=8)
+    reader = BatchReader(Slow(0.01), in_turn, 1, Packing(0, 1, tokens_per_microbatch=8))
     with open_loader(DataConfig(loader="dali"), reader, 0, torch.device("cpu")) as loader:
         next(loader)
         children = psutil.Process().children(recursive=True)

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import torch
 
+from engine.data.batch_builder import WeightedRow
 from engine.data.batches import Batch
-from engine.data.packing import PackedRow
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -19,10 +19,11 @@ def same(one: Batch, other: Batch) -> bool:
     )
 
 
-def _same_row(one: PackedRow, other: PackedRow) -> bool:
+def _same_row(one: WeightedRow, other: WeightedRow) -> bool:
+    fields, others = ({**vars(row), **vars(row.packed), "packed": None} for row in (one, other))
     return all(
-        value.dtype == vars(other)[name].dtype and value.equal(vars(other)[name])
+        value.dtype == others[name].dtype and value.equal(others[name])
         if isinstance(value, torch.Tensor)
-        else value == vars(other)[name]
-        for name, value in vars(one).items()
+        else value == others[name]
+        for name, value in fields.items()
     )

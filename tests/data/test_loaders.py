@@ -18,6 +18,7 @@ from same_batches import same
 
 from engine.config.trainer import DataConfig
 from engine.data import loader as loader_module
+from engine.data.batch_builder import Packing
 from engine.data.batches import BatchReader
 from engine.data.loader import Loader, open_loader
 from engine.data.order import Shuffled, in_turn
@@ -52,7 +53,7 @@ def dali_workers() -> list[psutil.Process]:
 
 
 def one_by_one(source) -> BatchReader:
-    return BatchReader(source, in_turn, samples=1, rank=0, ranks=1, tokens_per_microbatch=8)
+    return BatchReader(source, in_turn, 1, Packing(0, 1, tokens_per_microbatch=8))
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +73,8 @@ def dataset(tmp_path_factory) -> TokenDataset:
 @pytest.fixture(scope="module")
 def reader(dataset: TokenDataset) -> BatchReader:
     """Rank 1 of 2 under context parallelism, with 24 samples a step: epochs end within steps."""
-    return BatchReader(
-        dataset, Shuffled(len(dataset), seed=7), samples=24, rank=1, ranks=2,
-        tokens_per_microbatch=80, row_multiple=8, sample_multiple=4,
-    )  # fmt: skip
+    packing = Packing(1, 2, tokens_per_microbatch=80, row_multiple=8, sample_multiple=4)
+    return BatchReader(dataset, Shuffled(len(dataset), seed=7), 24, packing)
 
 
 def test_batches_are_the_readers_from_any_saved_position(

@@ -124,7 +124,7 @@ def test_a_reward_that_never_returns_is_a_timeout_and_the_run_goes_on(base, tmp_
     subprocess.run(command, check=True, timeout=300)
     outcomes = {s.scores["accuracy"].outcome for s in RolloutStore(run_dir / "rollouts").samples(0)}
     assert "timeout" in outcomes and "right" not in outcomes
-    assert read_metrics(run_dir / "metrics.jsonl")[0]["outcome/timeout"] > 0
+    assert read_metrics(run_dir / "metrics.jsonl")[0]["outcome/accuracy/timeout"] > 0
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def test_a_finished_run_leaves_all_that_it_promises(finished):
     summary = json.loads((finished / "summary.json").read_text())
     promised = {
         *("base_accuracy", "final_accuracy", "base_response_length", "final_response_length"),
-        *("format_rate", "steps", "seconds_by_phase", "tokens_per_second"),
+        *("base_format", "final_format", "steps", "seconds_by_phase", "tokens_per_second"),
         *("max_logprob_difference", "seed"),
     }
     assert promised <= set(summary)

@@ -12,8 +12,9 @@ import torch
 from engine.config.layout import LayoutConfig
 from engine.config.trainer import OptimizerConfig
 from engine.config.training import TrainingConfig
+from engine.training.heads.token_logprobs import TokenLogProbs
 from engine.training.trained_model import TrainedModel
-from engine.weights.gather import Gatherer
+from engine.weights.tensor_stream import TensorStream
 from tools.benchmarks.parity.updates import (
     LOSSES,
     Sample,
@@ -39,8 +40,9 @@ def train(layout: LayoutConfig, *, model: dict[str, Any], fp8: str, updates: int
     training = TrainingConfig.model_validate(
         {"dtype": "bfloat16", "tokens_per_microbatch": SAMPLES * LENGTH, "fp8": fp8}
     )
-    policy = TrainedModel(model, layout, OptimizerConfig(lr=LEARNING_RATE), training)
-    weights = Gatherer(policy.chunks).gather().values()
+    head = TokenLogProbs(1.0, training.logits_chunk_tokens)
+    policy = TrainedModel(model, layout, OptimizerConfig(lr=LEARNING_RATE), training, head)
+    weights = TensorStream(policy.chunks).collect().values()
     beginning = sum(float(weight.double().abs().sum()) for weight in weights)
     losses = []
     for number in range(updates):

@@ -25,8 +25,9 @@ from engine.config.trainer import CheckpointConfig, OptimizerConfig
 from engine.config.training import TrainingConfig
 from engine.platform import accelerator
 from engine.training.forward import log_probabilities
+from engine.training.heads.token_logprobs import TokenLogProbs
 from engine.training.trained_model import TrainedModel
-from engine.weights.gather import Gatherer
+from engine.weights.tensor_stream import TensorStream
 from tools.benchmarks.parity.compare import Outcome, Weights
 from tools.benchmarks.parity.updates import (
     LOSSES,
@@ -87,10 +88,10 @@ def passes(
         policy = _policy(layout, model, training)
         initialise(policy)
         rows, tokens = _rows(layout, model, training)
-        logp = log_probabilities(policy.chunks, rows, policy.scorer)
+        logp = log_probabilities(policy.chunks, rows, policy.head)
         assert logp is not None
         chosen = [found[row.packed.response_mask] for found, row in zip(logp, rows, strict=True)]
-        weights = _on_the_host(Gatherer(policy.chunks).gather())
+        weights = _on_the_host(TensorStream(policy.chunks).collect())
         policy.update(rows, LOSSES["sft"], tokens, learning_rate=0.0)
         gradients = _gradients(policy)
         policy.close()
@@ -103,7 +104,7 @@ def _gradients(policy: TrainedModel) -> Weights:
     for chunk in policy.chunks:
         for parameter in chunk.parameters():
             parameter.copy_(parameter.main_grad)
-    found = _on_the_host(Gatherer(policy.chunks).gather())
+    found = _on_the_host(TensorStream(policy.chunks).collect())
     return {key: tensor for key, tensor in found.items() if not key[0].endswith("expert_bias")}
 
 
@@ -140,7 +141,7 @@ def save(
         rows, tokens = _rows(layout, model, training)
         if computes:
             policy.update(rows, LOSSES["sft"], tokens, learning_rate=1e-2)
-        weights = _on_the_host(Gatherer(policy.chunks).gather())
+        weights = _on_the_host(TensorStream(policy.chunks).collect())
         checkpoints = _checkpoints(folder, asynchronous)
         checkpoints.save(1, TrainingState(policy.chunks, policy.optimizer), {})
         if asynchronous:
@@ -156,10 +157,10 @@ def load(
     """Random weights, and what a checkpoint makes of them."""
     with computed_by(layers):
         policy = _policy(layout, model, _training(dtype))
-        gatherer = Gatherer(policy.chunks)
-        before = _on_the_host(gatherer.gather())
+        stream = TensorStream(policy.chunks)
+        before = _on_the_host(stream.collect())
         _checkpoints(folder).load(1, TrainingState(policy.chunks, policy.optimizer))
-        after = _on_the_host(gatherer.gather())
+        after = _on_the_host(stream.collect())
         policy.close()
     return before, after
 
@@ -185,7 +186,8 @@ def _on_the_host(weights: Weights) -> Weights:
 
 def _policy(layout: LayoutConfig, model: dict[str, Any], training: TrainingConfig) -> TrainedModel:
     """A policy whose gradients are never clipped."""
-    return TrainedModel(model, layout, OptimizerConfig(lr=1e-2, clip_grad=1e9), training)
+    head = TokenLogProbs(1.0, training.logits_chunk_tokens)
+    return TrainedModel(model, layout, OptimizerConfig(lr=1e-2, clip_grad=1e9), training, head)
 
 
 def _checkpoints(folder: Path, asynchronous: bool = False) -> Checkpoints:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from engine.config.trainer import DataConfig
+from engine.data.batch_builder import Packing
 from engine.data.batches import BatchReader
 from engine.data.loader import open_loader
 from engine.data.order import Shuffled
@@ -29,9 +30,8 @@ def reader(tmp_path: Path) -> BatchReader:
     samples = (([1], [draw.randrange(500) for _ in range(length - 1)]) for length in lengths)
     write_dataset(tmp_path / "set", samples, vocab_size=500)
     dataset = TokenDataset(tmp_path / "set")
-    return BatchReader(
-        dataset, Shuffled(200, seed=1), samples=32, rank=0, ranks=2, tokens_per_microbatch=8192
-    )
+    packing = Packing(0, 2, tokens_per_microbatch=8192)
+    return BatchReader(dataset, Shuffled(200, seed=1), 32, packing)
 
 
 @pytest.mark.parametrize("kind", ["plain", "dali"])
@@ -45,7 +45,7 @@ def test_batches_on_the_gpu_are_the_readers(
     with open_loader(DataConfig(loader=kind), reader, 0, device) as loader:
         for _ in range(20):
             batch = next(loader)
-            assert {row.tokens.device for row in batch.rows} == {device}
+            assert {row.packed.tokens.device for row in batch.rows} == {device}
             busy = busy @ busy / 4096
             # read on the current stream before the host does
             found.append(replace(batch, rows=[row.to("cpu") for row in batch.rows]))
@@ -56,6 +56,7 @@ def test_batches_on_the_gpu_are_the_readers(
         position = expected.next_position
         assert replace(batch, rows=[]) == replace(expected, rows=[])
         for row, wanted in zip(batch.rows, expected.rows, strict=True):
-            for name, value in vars(wanted).items():
-                same = getattr(row, name)
+            assert row.members == wanted.members and row.weights.equal(wanted.weights)
+            for name, value in vars(wanted.packed).items():
+                same = getattr(row.packed, name)
                 assert same.equal(value) if isinstance(value, torch.Tensor) else same == value

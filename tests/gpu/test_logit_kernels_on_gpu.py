@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine.training import logit_passes
+from engine.training.heads import logit_passes
 
 pytestmark = [
     pytest.mark.gpu,
@@ -19,7 +19,7 @@ SIZES = {"Qwen3's words": 151936, "fewer than a block": 1000, "odd, and more tha
 @pytest.mark.parametrize("words", SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_statistics_of_a_shard(words: int, temperature: float) -> None:
-    from engine.training import logit_kernels
+    from engine.training.heads import logit_kernels
 
     products, column = drawn(words)
     found = logit_kernels.statistics_of_shard(products, column, temperature)
@@ -31,7 +31,7 @@ def test_statistics_of_a_shard(words: int, temperature: float) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("entropy", [True, False])
 def test_gradient_of_products(words: int, dtype: torch.dtype, entropy: bool) -> None:
-    from engine.training import logit_kernels
+    from engine.training.heads import logit_kernels
 
     products, column = drawn(words)
     _, peak, total, weighted = logit_passes.statistics_of_shard(products.clone(), column, 1.0)

@@ -25,11 +25,11 @@ def run_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(launch: Start, tmp_path: Path, run_dir: Path) -> Start:
-    """Start the toy recipe with the given ``work`` and ``services`` (name -> what it does)."""
+    """Start the toy recipe with ``work`` and ``services``: role -> what each process does."""
 
     def start(
-        work: dict[str, str],
-        services: dict[str, str] | None = None,
+        work: dict[str, list[str]],
+        services: dict[str, list[str]] | None = None,
         *overrides: str,
         through: Sequence[str] = (),
         terminal: bool = False,
@@ -63,12 +63,12 @@ def wait_for_file(file: Path) -> int:
 
 
 def test_a_complete_run_stops_its_services_and_ends_well(start: Start, run_dir: Path):
-    run = start({"trainer-0": "finish", "sampler": "leave"}, {"server-0": "sleep"})
+    run = start({"trainer": ["finish"], "sampler": ["leave"]}, {"server": ["sleep"]})
     assert run.wait(10) == 0
     assert "error" not in run.output
     assert "the work is done" in (run_dir / "logs" / "trainer-0.log").read_text()
     assert yaml.safe_load((run_dir / "config.yaml").read_text())["services"] == {
-        "server-0": "sleep"
+        "server": ["sleep"]
     }
     assert_nothing_left(run_dir, 0)
 
@@ -78,8 +78,8 @@ def test_a_failure_ends_all_within_ten_seconds_with_the_reason(
 ):
     escaped = tmp_path / "escaped.pid"
     run = start(
-        {"trainer-0": "fail 0.5", "trainer-1": "stubborn", "sampler": "sleep"},
-        {"server-0": f"escape {escaped}"},
+        {"trainer": ["fail 0.5", "stubborn"], "sampler": ["sleep"]},
+        {"server": [f"escape {escaped}"]},
     )
     grandchild = wait_for_file(escaped)
     run.wait_for("trainer-0 has ended", 10)
@@ -94,20 +94,20 @@ def test_a_failure_ends_all_within_ten_seconds_with_the_reason(
 
 
 def test_the_cause_is_named_though_its_consequence_was_seen_first(start: Start, run_dir: Path):
-    run = start({"sampler": "fail 0.3", "trainer-0": "sleep"}, {"server-0": "killed 0.6"})
+    run = start({"sampler": ["fail 0.3"], "trainer": ["sleep"]}, {"server": ["killed 0.6"]})
     assert run.wait(10) == 1
     assert "error: server-0 was killed by SIGKILL" in run.output
-    assert "also ended: sampler failed with exit status 1" in run.output
+    assert "also ended: sampler-0 failed with exit status 1" in run.output
 
 
 def test_a_service_that_ends_stops_the_run(start: Start):
-    run = start({"trainer-0": "sleep"}, {"server-0": "leave"})
+    run = start({"trainer": ["sleep"]}, {"server": ["leave"]})
     assert run.wait(10) == 1
     assert "error: server-0, which should run until it is stopped, ended" in run.output
 
 
 def test_the_tail_of_a_long_log_is_shown(start: Start):
-    run = start({"trainer-0": "chatter"})
+    run = start({"trainer": ["chatter"]})
     assert run.wait(10) == 1
     assert "    line 19980\n" in run.output
     assert "    line 19999\n" in run.output
@@ -116,7 +116,7 @@ def test_the_tail_of_a_long_log_is_shown(start: Start):
 
 
 def test_ctrl_c_lets_processes_leave_properly(start: Start, run_dir: Path):
-    run = start({"trainer-0": "tidy"}, {"server-0": "sleep"}, terminal=True)
+    run = start({"trainer": ["tidy"]}, {"server": ["sleep"]}, terminal=True)
     wait_for_log(run_dir, "trainer-0", "at work")
     run.press("\x03")
     assert run.wait(10) == 130
@@ -126,7 +126,7 @@ def test_ctrl_c_lets_processes_leave_properly(start: Start, run_dir: Path):
 
 
 def test_a_second_ctrl_c_kills_at_once(start: Start, run_dir: Path):
-    run = start({"trainer-0": "stubborn"}, terminal=True)
+    run = start({"trainer": ["stubborn"]}, terminal=True)
     wait_for_log(run_dir, "trainer-0", "now stubborn")
     run.press("\x03")
     run.wait_for("stopping", 10)
@@ -141,7 +141,7 @@ def test_a_second_ctrl_c_kills_at_once(start: Start, run_dir: Path):
 def test_other_stop_signals_stop_the_run(
     start: Start, run_dir: Path, signum: signal.Signals, status: int
 ):
-    run = start({"trainer-0": "sleep"})
+    run = start({"trainer": ["sleep"]})
     wait_for_log(run_dir, "trainer-0")
     run.send(signum)
     assert run.wait(10) == status
@@ -152,7 +152,7 @@ def test_other_stop_signals_stop_the_run(
 @pytest.mark.parametrize("victim", ["launcher", "supervisor"])
 def test_a_killed_launcher_leaves_nothing(start: Start, run_dir: Path, tmp_path: Path, victim: str):
     escaped = tmp_path / "escaped.pid"
-    run = start({"trainer-0": "stubborn"}, {"server-0": f"escape {escaped}"})
+    run = start({"trainer": ["stubborn"]}, {"server": [f"escape {escaped}"]})
     wait_for_log(run_dir, "trainer-0", "now stubborn")
     grandchild = wait_for_file(escaped)
     pid = run.pid if victim == "launcher" else psutil.Process(run.pid).children()[0].pid
@@ -166,17 +166,17 @@ def test_a_killed_launcher_leaves_nothing(start: Start, run_dir: Path, tmp_path:
 def test_a_folder_can_be_started_again_right_after_its_launcher_was_killed(
     start: Start, run_dir: Path
 ):
-    run = start({"trainer-0": "stubborn"})
+    run = start({"trainer": ["stubborn"]})
     wait_for_log(run_dir, "trainer-0", "now stubborn")
     run.send(signal.SIGKILL)
     run.wait(10)
-    assert start({"trainer-0": "finish"}).wait(10) == 0
+    assert start({"trainer": ["finish"]}).wait(10) == 0
 
 
 def test_a_run_folder_in_use_is_refused_with_the_pid_of_its_launcher(start: Start, run_dir: Path):
-    first = start({"trainer-0": "sleep"})
+    first = start({"trainer": ["sleep"]})
     wait_for_log(run_dir, "trainer-0")
-    second = start({"trainer-0": "sleep"})
+    second = start({"trainer": ["sleep"]})
     assert second.wait(10) == 1
     assert second.output.startswith(
         f"error: run_dir: {run_dir} is in use by the launcher with pid {first.pid}"
@@ -189,15 +189,15 @@ def test_a_used_port_is_refused_before_anything_starts(start: Start, run_dir: Pa
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         port = listener.getsockname()[1]
-        run = start({"trainer-0": "sleep"}, {}, f"port={port}")
+        run = start({"trainer": ["sleep"]}, {}, f"port={port}")
         assert run.wait(10) == 1
     assert run.output.startswith(f"error: port: port {port} on 127.0.0.1 is already in use by pid")
     assert not (run_dir / "logs").exists()
 
 
 def test_a_resumed_run_says_what_differs_and_keeps_its_logs(start: Start, run_dir: Path):
-    assert start({"trainer-0": "finish"}).wait(10) == 0
-    second = start({"trainer-0": "finish"}, {}, "seed=2")
+    assert start({"trainer": ["finish"]}).wait(10) == 0
+    second = start({"trainer": ["finish"]}, {}, "seed=2")
     assert second.wait(10) == 0
     assert "another configuration: seed: 1 -> 2" in second.output
     assert (run_dir / "logs" / "trainer-0.log").read_text().count("=== start of") == 2
@@ -210,16 +210,16 @@ def test_an_unknown_recipe_is_refused(launch: Start):
 
 
 def test_a_process_that_cannot_be_started_ends_the_run(start: Start, run_dir: Path):
-    (run_dir / "logs" / "b.log").mkdir(parents=True)  # where its log should go
-    run = start({"a": "sleep", "b": "sleep"})
+    (run_dir / "logs" / "b-0.log").mkdir(parents=True)  # where its log should go
+    run = start({"a": ["sleep"], "b": ["sleep"]})
     assert run.wait(10) == 1
-    assert "error: b could not be started" in run.output
+    assert "error: b-0 could not be started" in run.output
     assert_nothing_left(run_dir, 0)
 
 
 def test_a_run_can_be_told_to_stop_with_the_script_that_started_it(start: Start, run_dir: Path):
     script = ["bash", "-c", '"$@"; echo', "script"]
-    run = start({"trainer-0": "sleep"}, {}, "--stop-with-parent", through=script)
+    run = start({"trainer": ["sleep"]}, {}, "--stop-with-parent", through=script)
     wait_for_log(run_dir, "trainer-0")
     run.send(signal.SIGKILL)
     assert_nothing_left(run_dir, 5)

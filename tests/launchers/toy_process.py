@@ -1,4 +1,4 @@
-"""What the toy recipe's processes do: ``python toy_process.py ACTION [ARGUMENT]``."""
+"""What the toy recipe's processes do."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ def escape(pid_file: str) -> None:
     time.sleep(600)
 
 
-def main() -> None:
-    action, argument = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else ""
+def act(action: str, argument: str = "") -> None:
     match action:
         case "finish":
             print("the work is done")
@@ -55,7 +54,3 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         case "leave":
             time.sleep(float(argument or 0))
-
-
-if __name__ == "__main__":
-    main()

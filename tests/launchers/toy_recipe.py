@@ -1,30 +1,40 @@
-"""A recipe whose configuration lists what its processes do; see ``toy_process``."""
+"""A recipe whose configuration lists what its roles' processes do; see ``toy_process``."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
+from toy_process import act
 
-from engine.config.process import Ports, Process
+from engine.run.placement import Placement
+from engine.run.roles import Port, Role
+from engine.run.start import main
 
 
 class Config(BaseModel):
+    """Role -> what its processes do, one after the other."""
+
     model_config = ConfigDict(extra="forbid")
     run_dir: Path
     seed: int = 1
     port: int = 0
-    work: dict[str, str] = {}
-    services: dict[str, str] = {}
+    work: dict[str, list[str]] = {}
+    services: dict[str, list[str]] = {}
 
 
-def processes(config: Config, ports: Ports) -> list[Process]:
-    if config.port:
-        ports.claim(config.port, "port")
-    program = str(Path(__file__).with_name("toy_process.py"))
+def roles(config: Config) -> list[Role]:
+    def program(config: Config, placement: Placement) -> None:
+        does = {**config.work, **config.services}[placement.role][placement.index]
+        act(*does.split())
+
+    ports = (Port("http", number=config.port, key="port"),) if config.port else ()
     return [
-        Process(name, (sys.executable, program, *does.split()), env={}, service=is_service)
-        for part, is_service in ((config.work, False), (config.services, True))
-        for name, does in part.items()
+        Role(name, program, count=len(each), service=name in config.services, ports=ports)
+        for part in (config.work, config.services)
+        for name, each in part.items()
     ]
+
+
+if __name__ == "__main__":
+    main("toy_recipe", Config, roles)

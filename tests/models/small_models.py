@@ -230,3 +230,16 @@ PREDICTING = {
     ),
 }
 """Name of the case -> its model and the number of multi-token prediction depths on top."""
+
+CLASSIFIERS = (
+    "qwen2",
+    "qwen2, tied",
+    "qwen3",
+    "llama, tied",
+    "qwen3_moe",
+    "qwen3_moe, scores as they are, tied",
+    "mixtral",
+    "deepseek_v2, greedy, no query rank",
+    "deepseek_v3, plain rope",
+)
+"""Of MODELS, those that transformers has a sequence classification class for."""

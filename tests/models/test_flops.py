@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from engine.models.family import family_of
+from engine.config.model_sizes import ModelSizes, model_sizes
 from engine.models.flops import forward_flops, training_flops
 
 CONFIGS = Path(__file__).parents[2] / "tools" / "benchmarks" / "configs"
@@ -43,16 +43,14 @@ DEEPSEEK_V3 = {
 DENSE = {key: MOE[key] for key in list(MOE)[:6]}
 
 
-def model_and_flops(model_type: str, sizes: dict):
+def model_and_sizes(model_type: str, sizes: dict):
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.for_model(model_type, **sizes)
     model = AutoModelForCausalLM.from_config(
         config, attn_implementation="eager", experts_implementation="eager"
     )
-    as_saved = config.to_dict()
-    architecture = family_of(as_saved).architecture(as_saved)
-    return model, architecture
+    return model, model_sizes(config.to_dict())
 
 
 def counted(model, *, backward: bool) -> int:
@@ -82,27 +80,26 @@ def counted(model, *, backward: bool) -> int:
     ],
 )
 def test_the_formula_equals_what_torch_counts(model_type, sizes):
-    model, architecture = model_and_flops(model_type, sizes)
-    flops = forward_flops(architecture, 50, [LENGTH])
+    model, found = model_and_sizes(model_type, sizes)
+    flops = forward_flops(found, [LENGTH])
     # transformers computes every pair of tokens and masks; we count the pairs that are used.
     masked = flops.attention_scores * (2 * LENGTH**2) // (LENGTH * (LENGTH + 1))
     computed = flops.total - flops.attention_scores + masked
     assert counted(model, backward=False) == computed
     assert counted(model, backward=True) == 3 * computed
-    assert training_flops(architecture, 50, [LENGTH]) == 3 * flops.total
+    assert training_flops(found, [LENGTH]) == 3 * flops.total
 
 
-def published(name: str, **changes):
-    """The architecture of a model as published, from its cut for the benchmark."""
-    config = json.loads((CONFIGS / name).read_text()) | changes
-    return family_of(config).architecture(config), config["vocab_size"]
+def published(name: str, **changes) -> ModelSizes:
+    """Return the sizes of a model as published, from its cut for the benchmark."""
+    return model_sizes(json.loads((CONFIGS / name).read_text()) | changes)
 
 
 def test_qwen3_30b_a3b_is_as_large_as_its_name_says():
     """3.3B activated parameters (Qwen3 report, table 2), the embedding's 0.31B among them."""
-    architecture, vocabulary = published("qwen3_30b_a3b_4_layers.json", num_hidden_layers=48)
-    flops = forward_flops(architecture, vocabulary, [1])
-    weights = (flops.total - flops.attention_scores) / 2 + vocabulary * 2048
+    sizes = published("qwen3_30b_a3b_4_layers.json", num_hidden_layers=48)
+    flops = forward_flops(sizes, [1])
+    weights = (flops.total - flops.attention_scores) / 2 + sizes.vocabulary * 2048
     assert weights == pytest.approx(3.3e9, rel=0.02)
 
 
@@ -112,30 +109,30 @@ def test_deepseek_v3_is_as_large_as_published():
     The first number fits with the output layer's 0.9B and without the embedding's; the second fits
     with both and without the 0.1B that join two hidden states.
     """
-    architecture, vocabulary = published(
+    sizes = published(
         "deepseek_v3_2_layers.json",
         num_hidden_layers=61,
         first_k_dense_replace=3,
         num_nextn_predict_layers=1,
     )
-    flops = forward_flops(architecture, vocabulary, [1])
+    flops = forward_flops(sizes, [1])
     scores_of_a_layer = flops.attention_scores // 61
     depth = (flops.multi_token_prediction - scores_of_a_layer) / 2
     main = (flops.main - flops.attention_scores) / 2
     assert main == pytest.approx(36.7e9, rel=0.005)
-    assert depth + vocabulary * 7168 - 2 * 7168**2 == pytest.approx(2.4e9, rel=0.02)
+    assert depth + sizes.vocabulary * 7168 - 2 * 7168**2 == pytest.approx(2.4e9, rel=0.02)
 
 
 def test_packed_samples_cost_what_they_cost_alone():
-    architecture, vocabulary = published("qwen3_30b_a3b_4_layers.json")
-    together = forward_flops(architecture, vocabulary, [5, 90, 1000]).total
-    alone = [forward_flops(architecture, vocabulary, [length]).total for length in (5, 90, 1000)]
+    sizes = published("qwen3_30b_a3b_4_layers.json")
+    together = forward_flops(sizes, [5, 90, 1000]).total
+    alone = [forward_flops(sizes, [length]).total for length in (5, 90, 1000)]
     assert together == sum(alone)
 
 
 def test_only_attention_grows_with_the_square_of_the_length():
-    architecture, vocabulary = published("qwen3_30b_a3b_4_layers.json")
-    short, long = (forward_flops(architecture, vocabulary, [n]) for n in (1024, 2048))
+    sizes = published("qwen3_30b_a3b_4_layers.json")
+    short, long = (forward_flops(sizes, [n]) for n in (1024, 2048))
     rest = [flops.total - flops.attention_scores for flops in (short, long)]
     assert rest[1] == 2 * rest[0]
     assert long.attention_scores / short.attention_scores == pytest.approx(4, rel=1e-3)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from engine.config.layout import LayoutConfig
+from engine.config.model_sizes import model_sizes
 from engine.config.training import TrainingConfig
-from engine.models.family import family_of
 from engine.models.memory import kept_per_token, training_memory
 from engine.models.published import published
 from engine.models.sharding import tensor_infos
@@ -78,15 +78,14 @@ def test_the_fullest_stage_of_a_pipeline_counts() -> None:
 
 
 def test_activations_of_a_dense_layer_counted_by_hand() -> None:
-    config = published("Qwen2.5-7B")
-    architecture = family_of(config).architecture(config)
+    sizes = model_sizes(published("Qwen2.5-7B"))
     hidden, columns, heads, groups, size = 3584, 18944, 28, 4, 128
     query, key = heads * size, groups * size
     attention = 2 * hidden + (query + 2 * key) + (query + key) + query
     feed_forward = 2 * hidden + 3 * columns
     by_hand = 2 * (attention + feed_forward) + 4 * heads
-    assert kept_per_token(architecture, training(), 0) == by_hand
-    assert kept_per_token(architecture, training(recompute="full"), 0) == 2 * hidden
+    assert kept_per_token(sizes, training(), 0) == by_hand
+    assert kept_per_token(sizes, training(recompute="full"), 0) == 2 * hidden
 
 
 def test_each_lever_saves_what_it_is_there_for() -> None:

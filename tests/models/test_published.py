@@ -12,7 +12,8 @@ import torch
 from run_program import run_program
 
 import engine.models.published
-from engine.config.model_sizes import check_fit, model_sizes
+from engine.config.model_fit import check_fit
+from engine.config.model_sizes import model_sizes
 from engine.models.family import family_of
 from engine.models.published import NAMES, RECOMMENDED, published
 from engine.models.sharding import EMBEDDING, Sharding, TensorInfo, tensor_infos
@@ -84,14 +85,14 @@ def test_deepseek_v3s_files_hold_what_is_derived_scales_included(tensors):
 def test_every_parameter_is_on_exactly_one_shard_in_the_recommended_layout(name):
     config, layout = published(name), RECOMMENDED[name]
     check_fit(model_sizes(config), layout)
-    holdings = Sharding(config, layout)
+    sharding = Sharding(config, layout)
     pieces = defaultdict(lambda: defaultdict(int))
-    for place in holdings.rank_coordinates():
-        for held in holdings.of(place):
+    for coordinates in sharding.rank_coordinates():
+        for held in sharding.of(coordinates):
             bounds = tuple((part.start, part.stop) for part in held.place)
             pieces[held.whole.key, held.whole.expert][bounds] += 1
-    assert set(pieces) == {(whole.key, whole.expert) for whole in holdings.tensors}
-    for whole in holdings.tensors:
+    assert set(pieces) == {(whole.key, whole.expert) for whole in sharding.tensors}
+    for whole in sharding.tensors:
         found = pieces[whole.key, whole.expert]
         copies = layout.dp * layout.cp if whole.expert is None else layout.expert_dp
         if whole.kind.cut is None and whole.expert is None:
@@ -108,10 +109,10 @@ def test_every_parameter_is_on_exactly_one_shard_in_the_recommended_layout(name)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_readme_tells_the_heaviest_rank(name):
     layout = RECOMMENDED[name]
-    holdings = Sharding(published(name), layout)
+    sharding = Sharding(published(name), layout)
     weights = trained = 0.0
-    for place in holdings.rank_coordinates():
-        held = holdings.of(place)
+    for coordinates in sharding.rank_coordinates():
+        held = sharding.of(coordinates)
         experts = sum(piece.elements for piece in held if piece.whole.expert is not None)
         others = sum(piece.elements for piece in held) - experts
         shared = others / (layout.dp * layout.cp) + experts / layout.expert_dp

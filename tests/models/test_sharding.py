@@ -1,9 +1,9 @@
-"""The arithmetic of who holds what is what megatron builds, rank by rank and piece by piece."""
+"""The derived pieces of every rank are those that megatron builds, piece by piece."""
 
 from __future__ import annotations
 
 import pytest
-from held_case import bounds, built_shards
+from built_shards import bounds, built_shards
 from small_models import MODELS
 
 from engine.config.layout import LayoutConfig
@@ -51,22 +51,22 @@ def pool():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("config", "sizes"), CASES.values(), ids=CASES)
-def test_every_rank_holds_what_was_derived(pool, config, sizes):
+def test_every_rank_builds_the_derived_pieces(pool, config, sizes):
     layout = LayoutConfig.model_validate(sizes)
-    holdings = Sharding(config, layout)
+    sharding = Sharding(config, layout)
     built = pool.run(built_shards, layout, config=config)
-    for place, found in zip(holdings.rank_coordinates(), built, strict=True):
+    for coordinates, found in zip(sharding.rank_coordinates(), built, strict=True):
         derived = [
             (
-                held.whole.key,
-                held.whole.expert,
-                held.whole.shape,
-                bounds(held.place),
-                held.bytes(2) // held.elements,
+                shard.whole.key,
+                shard.whole.expert,
+                shard.whole.shape,
+                bounds(shard.place),
+                shard.bytes(2) // shard.elements,
             )
-            for held in holdings.of(place)
+            for shard in sharding.of(coordinates)
         ]
         assert sorted(derived, key=str) == sorted((piece[:5] for piece in found), key=str)
-    spoken_for = [piece[:4] for found in built for piece in found if piece[5]]
-    assert len(spoken_for) == len(set(spoken_for)), "one rank speaks for each piece"
-    assert set(spoken_for) == {piece[:4] for found in built for piece in found}
+    main = [piece[:4] for found in built for piece in found if piece[5]]
+    assert len(main) == len(set(main)), "each piece is main on one rank"
+    assert set(main) == {piece[:4] for found in built for piece in found}

@@ -6,12 +6,25 @@ import math
 import random
 
 from engine.monitoring.report import Report
-from engine.monitoring.sample_view import SampleView
-from engine.monitoring.summary import EvaluationResult, summarize
+from engine.monitoring.sample_view import SampleView, Verdict
+from engine.monitoring.summary import EvaluationResult, Measure, summarize
 
 STEPS = 60
-BASE = EvaluationResult(0, 256, 256, accuracy=0.125, format_rate=0.45, response_length=22.25)
-FINAL = EvaluationResult(STEPS, 256, 256, accuracy=0.9375, format_rate=1.0, response_length=43.5)
+
+
+def result(
+    version: int, accuracy: float, well_formed: float, language: float, length: float
+) -> EvaluationResult:
+    rewards = {
+        "accuracy": Measure(accuracy, (accuracy * (1 - accuracy) / 256) ** 0.5),
+        "format": Measure(well_formed, (well_formed * (1 - well_formed) / 256) ** 0.5),
+        "language": Measure(language, 0.01, graded=True),
+    }
+    return EvaluationResult(version, 256, 256, rewards, length)
+
+
+BASE = result(0, accuracy=0.125, well_formed=0.45, language=0.7126, length=22.25)
+FINAL = result(STEPS, accuracy=0.9375, well_formed=1.0, language=0.9544, length=43.5)
 
 
 def example_lines(steps: int = STEPS) -> list[dict]:
@@ -24,6 +37,7 @@ def example_lines(steps: int = STEPS) -> list[dict]:
         if step % 15 == 0 or step == steps:
             line |= {"evaluation/accuracy": skill, "evaluation/response_length": 22 + 24 * done}
             line |= {"evaluation/format": 0.45 + 0.55 * done}
+            line |= {"evaluation/language": 0.71 + 0.24 * done}
         if step < steps:
             line |= training_scalars(done, skill, rng)
         lines.append(line)
@@ -46,8 +60,12 @@ def training_scalars(done: float, skill: float, rng: random.Random) -> dict[str,
     return {
         "reward/accuracy": noisy,
         "reward/format": 0.45 + 0.54 * done**0.5,
-        "reward/mean": noisy + 0.45 + 0.54 * done**0.5,
-        "outcome/timeout": 0.0,
+        "reward/language": 0.71 + 0.24 * done,
+        "reward/mean": noisy + 1.16 + 0.54 * done**0.5 + 0.24 * done,
+        "outcome/accuracy/right": noisy,
+        "outcome/accuracy/wrong": 1 - noisy,
+        "outcome/format/right": 1.0,
+        "outcome/language/graded": 1.0,
         "rollout/response_length": 22 + 22 * done + rng.random(),
         "rollout/tokens": tokens,
         "rollout/zero_variance_groups": 0.1 + 0.25 * done,
@@ -70,7 +88,7 @@ def example_samples(final: bool) -> list[SampleView]:
     samples = []
     for number in range(4):
         right = final or number == 2
-        chain = "start 3 ; a plus 4 is 7 ; b times 7 is 9 ; c minus 2 is 7 ;" if final else "so 4 ;"
+        chain = "start 3 ; a plus 4 is 7 ; b times 7 is 9 ; c minus 2 is 7 ;" if final else "故 4 ;"
         answer = "7" if right else "4"
         samples.append(
             SampleView(
@@ -78,8 +96,12 @@ def example_samples(final: bool) -> list[SampleView]:
                 prompt=f"{number} a + 4 b * 7 c - 2 = ?",
                 response=f"<think> {chain} </think> <answer> {answer} </answer>",
                 answer="7",
-                outcome="right" if right else "wrong",
-                reward=2.0 if right else 1.0,
+                verdicts={
+                    "accuracy": Verdict(float(right), "right" if right else "wrong"),
+                    "format": Verdict(1.0, "right"),
+                    "language": Verdict(float(final), "graded"),
+                },
+                reward=1.0 + right + final,
             )
         )
     return samples

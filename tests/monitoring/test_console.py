@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 
 import pytest
-from example_run import example_lines
+from example_run import BASE, FINAL, example_lines
 
-from engine.monitoring.console import REINFORCEMENT, Console, duration
+from engine.monitoring.console import Console, comparison_table, duration
 
 
 class Terminal(io.StringIO):
@@ -33,7 +33,7 @@ SCALARS = {
 
 def test_the_line_of_a_step() -> None:
     stream, clock = io.StringIO(), Clock()
-    console = Console(90, REINFORCEMENT, first_step=10, stream=stream, clock=clock)
+    console = Console(90, first_step=10, stream=stream, clock=clock)
     clock.now += 2.9
     console.step(10, SCALARS)
     clock.now += 0.9
@@ -45,9 +45,45 @@ def test_the_line_of_a_step() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("scalars", "line"),
+    [
+        ({"training/loss": 2.5, "training/kl": 0.1}, "step 1/2  loss 2.5000   "),
+        ({}, "step 1/2   "),
+        (
+            {"reward/my_folder.brevity": -0.25, "reward/mean": -0.25, "training/loss": 0.0},
+            "step 1/2  brevity -0.25  reward -0.25   ",
+        ),
+        (
+            {"reward/format": 1.0, "reward/mean": 1.0, "evaluation/accuracy": 0.5},
+            "step 1/2  format 1.00  reward  1.00   ",
+        ),
+    ],
+    ids=["no rewards", "nothing", "one of one's own", "no accuracy in training"],
+)
+def test_the_line_names_what_occurs(scalars: dict[str, float], line: str) -> None:
+    stream, clock = io.StringIO(), Clock()
+    console = Console(2, stream=stream, clock=clock)
+    clock.now += 1
+    console.step(0, scalars)
+    assert stream.getvalue().startswith(line)
+
+
+def test_the_last_words_compare_every_reward() -> None:
+    assert comparison_table(BASE, FINAL) == [
+        "",
+        "held-out problems: 256, answers: 256",
+        "                           base   final",
+        "  accuracy, share right   0.125   0.938",
+        "  format, share right     0.450   1.000",
+        "  language, mean value    0.713   0.954",
+        "  mean response, tokens    22.2    43.5",
+    ]
+
+
 def test_utilisation_stands_behind_the_speed_where_it_is_known() -> None:
     stream = io.StringIO()
-    with Console(2, (), stream=stream) as console:
+    with Console(2, stream=stream) as console:
         console.step(0, {**SCALARS, "speed/mfu_update": 0.4123})
         console.step(1, SCALARS)
     with_it, without = stream.getvalue().splitlines()[-2:]
@@ -57,20 +93,20 @@ def test_utilisation_stands_behind_the_speed_where_it_is_known() -> None:
 
 def test_lines_are_aligned_even_where_a_metric_is_missing() -> None:
     stream, clock = io.StringIO(), Clock()
-    with Console(100, REINFORCEMENT, stream=stream, clock=clock) as console:
+    with Console(100, stream=stream, clock=clock) as console:
         for line in example_lines(99):
             clock.now += 12.3
-            console.step(line["step"], line if line["step"] % 5 else {})
+            console.step(line["step"], {} if line["step"] % 5 == 3 else line)
     lines = stream.getvalue().splitlines()
     assert len(lines) == 100
     assert len({line.index("tok/s") for line in lines}) == 1
-    assert lines[0].startswith("step   1/100  accuracy    -  reward     -")
+    assert lines[3].startswith("step   4/100  accuracy    -  format    -  language    -  reward     -")
     assert lines[-1].endswith("ETA 0s")
 
 
 def test_no_bar_where_there_is_no_terminal() -> None:
     stream = io.StringIO()
-    with Console(3, (), stream=stream) as console:
+    with Console(3, stream=stream) as console:
         for step in range(3):
             console.step(step, {})
         console.say("done")
@@ -80,7 +116,7 @@ def test_no_bar_where_there_is_no_terminal() -> None:
 
 def test_a_bar_with_the_remaining_time_on_a_terminal() -> None:
     stream = Terminal()
-    with Console(8, (), first_step=2, stream=stream) as console:
+    with Console(8, first_step=2, stream=stream) as console:
         console.step(2, {})
         console.step(3, {})
     assert "4/8" in stream.getvalue()
@@ -97,7 +133,7 @@ def test_duration(seconds: float, text: str) -> None:
 
 def test_a_line_may_stand_for_several_steps():
     stream, now = io.StringIO(), iter([0.0, 10.0, 20.0])
-    console = Console(100, (), stream=stream, clock=lambda: next(now))
+    console = Console(100, stream=stream, clock=lambda: next(now))
     console.step(24, {})
     console.step(49, {})
     first, second = stream.getvalue().splitlines()

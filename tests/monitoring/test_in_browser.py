@@ -17,6 +17,7 @@ CURVES = [
     "evaluation/accuracy",
     "reward/accuracy",
     "reward/format",
+    "evaluation/language",
     "rollout/response_length",
     "training/kl",
     "training/entropy",
@@ -73,7 +74,7 @@ def test_the_report_reads_well_in_light_dark_and_on_a_phone(
             page.screenshot(path=artefacts / f"report-{name}.png", full_page=True)
             assert complaints == []
             assert page.evaluate("document.documentElement.scrollWidth") == width
-            assert page.locator("figure svg").count() == 11
+            assert page.locator("figure svg").count() == 13
             assert luminance(page, "background-color") > 200 if scheme == "light" else True
             assert abs(luminance(page, "background-color") - luminance(page, "color")) > 150
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from example_run import example_samples
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
 from engine.monitoring.metrics_file import read_metrics
 from engine.monitoring.recorder import Recorder, imbalance
@@ -65,7 +66,7 @@ from engine.errors import clear_errors
 from engine.monitoring.recorder import Recorder
 from engine.monitoring.sample_view import SampleView
 
-SAMPLES = [SampleView("p", "1 + 1 = ?", "so 2 ;", "2", "right", 1.0)] * 4
+SAMPLES = [SampleView("p", "1 + 1 = ?", "so 2 ;", "2", {}, 1.0)] * 4
 run_dir = Path(sys.argv[1])
 with clear_errors(), Recorder(run_dir, first_step=0) as recorder:
     recorder.record(0, {"training/kl": 1.0})
@@ -116,4 +117,26 @@ def test_samples_are_text_that_cannot_become_markup(tmp_path: Path) -> None:
     text = event.tensor_proto.string_val[0].decode()
     assert event.step == 4
     assert f"\n    {sample.response}\n" in text
-    assert "**right**, reward 2, reference answer `7`" in text
+    assert text.startswith(
+        "accuracy **right**, format **right**, language **1**, reward 3, reference answer `7`"
+    )
+
+
+def charts_of(run_dir: Path) -> dict[str, list[str]]:
+    """The overview's charts and their tags, as TensorBoard finds them: the latest counts."""
+    events = read_events(run_dir).Tensors("custom_scalars__config__")
+    layout = Layout.FromString(events[-1].tensor_proto.string_val[0])
+    return {chart.title: list(chart.multiline.tag) for chart in layout.category[0].chart}
+
+
+def test_the_overview_has_a_chart_of_every_reward_that_occurs(tmp_path: Path) -> None:
+    with Recorder(tmp_path, first_step=0) as recorder:
+        recorder.record(0, {"training/loss": 1.0})
+        assert "accuracy" not in charts_of(tmp_path)
+        recorder.record(1, {"reward/my.own": 1.0, "reward/mean": 1.0, "evaluation/my.own": 0.5})
+        recorder.record(2, {"reward/my.own": 1.0, "reward/late": 1.0, "reward/mean": 1.0})
+        recorder.record(3, {"reward/my.own": 1.0, "reward/mean": 1.0})
+    charts = charts_of(tmp_path)
+    assert charts["my.own"] == [r"^evaluation/my\.own$", r"^reward/my\.own$"]
+    assert charts["late"] == ["^evaluation/late$", "^reward/late$"]
+    assert "mean" not in charts

@@ -13,9 +13,12 @@ from example_run import example_lines, example_report
 
 from engine.monitoring.charts import draw_charts
 from engine.monitoring.report import Report, render_report, write_report
+from engine.monitoring.summary import EvaluationResult, Measure
 
 TITLES = [
     "Accuracy",
+    "Format",
+    "Language",
     "Response length",
     "Reward by kind",
     "Loss",
@@ -68,15 +71,18 @@ def test_it_contains_the_values(html: str) -> None:
     page = Text(html)
     for expected in (
         "R1-Zero, quickstart, seed 1",
-        "Accuracy on held-out problems went from 12.5 % to 93.8 % in 60 steps",
-        "Accuracy, pass@1 0.125 ± 0.021 0.938 ± 0.015 +0.813",
-        "Answers in the required format 0.450 1.000 +0.550",
+        "On held-out problems accuracy went from 12.5 % to 93.8 %, format from 45.0 % to 100.0 %, "
+        "language from 0.713 to 0.954 in 60 steps, the mean response from 22 to 44 tokens.",
+        "Accuracy, share right 0.125 ± 0.021 0.938 ± 0.015 +0.813",
+        "Format, share right 0.450 ± 0.031 1.000 ± 0.000 +0.550",
+        "Language, mean value 0.713 ± 0.010 0.954 ± 0.010 +0.241",
+        "Mean response, tokens 22.2 43.5 +21.3",
         "256 held-out problems, 256 answers",
         "optimizer.betas 0.9, 0.95",
         "packages.torch 2.13.0",
         "packages.apex –",
-        "Base: wrong reward 1 <think> so 4 ; </think> <answer> 4 </answer>",
-        "Final: right reward 2 <think> start 3 ; a plus 4 is 7 ;",
+        "Base: reward 1 accuracy wrong format right language 0 <think> 故 4 ; </think>",
+        "Final: reward 3 accuracy right format right language 1 <think> start 3 ; a plus 4 is 7 ;",
     ):
         assert expected in page.text, expected
 
@@ -142,6 +148,41 @@ def test_samples_are_paired_by_prompt() -> None:
     page = Text(render_report(replace(report, last_samples=shuffled))).text
     assert "0 a + 4 b" not in page
     assert page.index("1 a + 4 b") < page.index("2 a + 4 b") < page.index("3 a + 4 b")
+
+
+def test_a_script_that_a_machine_may_lack_is_named(html: str) -> None:
+    assert "written in: Chinese characters. Where empty boxes stand" in Text(html).text
+    report = without_curves()
+    for response, said in (
+        ("so é я λ ½", None),
+        ("これ は 答え", "Chinese characters, Hiragana"),
+        ("ответ 7 คำตอบ", "Thai"),
+        ("", None),
+    ):
+        sample = replace(report.first_samples[0], response=response)
+        page = Text(render_report(replace(report, first_samples=[sample]))).text
+        assert ("empty boxes" in page) == (said is not None)
+        assert said is None or f"written in: {said}." in page
+
+
+def test_a_run_whose_rewards_know_no_accuracy_is_told_by_those_it_has() -> None:
+    lines = [
+        {"step": 0, "reward/my.own": -0.5, "reward/mean": -0.5, "outcome/my.own/graded": 1.0},
+        {"step": 1, "evaluation/my.own": 0.25},
+    ]
+    charts = draw_charts(lines)
+    assert [(chart.title, chart.note) for chart in charts[:1]] == [("my.own", "mean value")]
+    measures = [{"my.own": Measure(value, 0.1, graded=True)} for value in (-0.5, 0.25)]
+    base, final = (EvaluationResult(i, 8, 8, one, 9.0) for i, one in enumerate(measures))
+    page = render_report(Report("own", lines, {}, {}, {}, base=base, final=final))
+    assert "my.own went from -0.500 to 0.250 in 1 steps" in Text(page).text
+    assert "ccuracy" not in page
+
+
+def test_an_evaluation_without_rewards_is_told_by_its_length() -> None:
+    bare = EvaluationResult(0, 8, 8, {}, 9.0)
+    page = Text(render_report(Report("bare", [], {}, {}, {}, base=bare, final=bare))).text
+    assert "On held-out problems the mean response went from 9 to 9 tokens" in page
 
 
 def test_the_same_run_gives_the_same_page(html: str) -> None:

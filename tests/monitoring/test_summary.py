@@ -6,11 +6,15 @@ import json
 
 import pytest
 
-from engine.monitoring.summary import EvaluationResult, summarize
+from engine.monitoring.summary import Compared, EvaluationResult, Measure, compare, summarize
 from engine.platform.files import replace_json
 
-BASE = EvaluationResult(0, 256, 512, accuracy=0.125, format_rate=0.45, response_length=22.0)
-FINAL = EvaluationResult(2, 256, 512, accuracy=0.75, format_rate=0.99, response_length=44.0)
+BASE = EvaluationResult(
+    0, 256, 512, {"accuracy": Measure(0.125, 0.02), "my.own": Measure(-0.2504, 0.1, graded=True)}, 22.0
+)
+FINAL = EvaluationResult(
+    2, 256, 512, {"accuracy": Measure(0.75, 0.03), "my.own": Measure(0.5, 0.2, graded=True)}, 44.0
+)
 
 
 def step(number: int, seconds: float, tokens: int, difference: float) -> dict:
@@ -34,10 +38,10 @@ def test_hand_computed_summary() -> None:
     assert summarize(lines, BASE, FINAL, seed=3) == {
         "base_accuracy": 0.125,
         "final_accuracy": 0.75,
+        "base_my.own": -0.2504,
+        "final_my.own": 0.5,
         "base_response_length": 22.0,
         "final_response_length": 44.0,
-        "base_format_rate": 0.45,
-        "format_rate": 0.99,
         "evaluation_problems": 256,
         "steps": 2,
         "seconds": 5.0,
@@ -70,3 +74,17 @@ def test_a_run_without_steps_has_a_summary_too(tmp_path) -> None:
     replace_json(tmp_path / "summary.json", summary)
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_a_comparison_adds_up_as_it_is_shown() -> None:
+    assert compare(BASE, FINAL) == [
+        Compared("accuracy", "share right", "0.125", "0.750", "+0.625", ("0.020", "0.030")),
+        Compared("my.own", "mean value", "-0.250", "0.500", "+0.750", ("0.100", "0.200")),
+        Compared("", "mean response, tokens", "22.0", "44.0", "+22.0"),
+    ]
+
+
+def test_rewards_that_only_one_evaluation_has_are_not_compared() -> None:
+    other = EvaluationResult(2, 256, 512, {"judge": Measure(0.5, 0.1)}, 44.0)
+    assert [line.name for line in compare(BASE, other)] == [""]
+    assert summarize([], BASE, other, seed=3)["final_judge"] == 0.5

@@ -236,7 +236,7 @@ def test_a_scorer_that_cannot_be_prepared_stops_the_run_with_a_sentence(
 def test_a_worker_is_light() -> None:
     program = textwrap.dedent("""
         import sys
-        import engine.rewards.worker, engine.rewards.accuracy, engine.rewards.scorer
+        import engine.rewards.worker, engine.rewards.accuracy, engine.rewards.reward_function
         heavy = {"torch", "numpy", "math_verify", "sympy", "transformers"} & set(sys.modules)
         assert not heavy, heavy
         engine.rewards.accuracy.prepare()

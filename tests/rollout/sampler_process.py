@@ -7,9 +7,10 @@ import logging
 import sys
 from pathlib import Path
 
-from engine.config.sampler import EvaluationConfig, PromptsConfig, RewardsConfig, RolloutConfig
+from engine.config.sampler import EvaluationConfig, PromptsConfig, RolloutConfig
 from engine.config.servers import ServersConfig
 from engine.errors import clear_errors
+from engine.rewards.table import RewardsConfig
 from engine.rollout.sampler import SamplerPlan, run_sampler
 
 if __name__ == "__main__":
@@ -27,7 +28,7 @@ if __name__ == "__main__":
                 prompts=PromptsConfig(**plan["prompts"]),
                 rollout=RolloutConfig(**plan["rollout"]),
                 servers=ServersConfig(**plan["servers"]),
-                rewards=RewardsConfig(**plan["rewards"]),
+                rewards=RewardsConfig.model_validate(plan["rewards"]),
                 evaluation=EvaluationConfig(**plan["evaluation"]),
             )
         )

@@ -11,14 +11,17 @@ import pytest
 from stand_ins import StandInServer
 
 from engine.errors import RunError
+from engine.rewards.reward import Answer
+from engine.rewards.reward_function import RewardResult
 from engine.rewards.score import RIGHT, WRONG
-from engine.rewards.scorer import RewardResult
 from engine.rollout.collect import Collector, GroupRequest
 from engine.rollout.store import RolloutStore, StepSummary
 from engine.servers.client import Sampling, connect
 
 SAMPLING = Sampling(n=3, max_new_tokens=20, temperature=1.0, stop_token_ids=(1,))
-REQUESTS = [GroupRequest(f"p{last}", [8, last], answer=str(last)) for last in (10, 11, 12, 13)]
+REQUESTS = [
+    GroupRequest(f"p{last}", f"Q: {last}", [8, last], answer=str(last)) for last in (10, 11, 12, 13)
+]
 
 
 class LengthJudge:
@@ -27,11 +30,12 @@ class LengthJudge:
     def __init__(self, stumble_over: str | None = None) -> None:
         self.stumble_over = stumble_over
 
-    async def score(self, response: str, reference: str) -> RewardResult:
+    async def score(self, answer: Answer) -> RewardResult:
         await asyncio.sleep(0)
-        if reference == self.stumble_over:
+        assert answer.prompt == f"Q: {answer.reference}"
+        if answer.reference == self.stumble_over:
             raise RunError("a reward worker cannot be started")
-        right = len(response.split()) % 2 == 0
+        right = len(answer.response.split()) % 2 == 0
         return RewardResult({"length": RIGHT if right else WRONG}, 2.0 * right)
 
 
@@ -114,7 +118,7 @@ def test_a_group_is_scored_while_others_are_still_being_generated(server, tmp_pa
 
 def test_many_missing_groups_are_counted_not_listed(server, tmp_path):
     said: list[str] = []
-    requests = [GroupRequest(f"p{i}", [i], "") for i in range(20)]
+    requests = [GroupRequest(f"p{i}", f"Q: {i}", [i], str(i)) for i in range(20)]
     collect(RolloutStore(tmp_path / "evaluations"), server, requests, said=said)
     assert said[0].endswith("waiting for groups 0, 1, 2, 3, 4, 5, 6, 7 and 12 more")
 
@@ -224,7 +228,7 @@ def test_stored_groups_of_other_requests_are_refused(server, tmp_path, change, f
     stored_in_part(store, server)
     requests, sampling, version = list(REQUESTS), SAMPLING, 0
     if change == "prompt":
-        requests[0] = GroupRequest("q10", [8, 10], "10")
+        requests[0] = GroupRequest("q10", "Q: 10", [8, 10], "10")
     elif change == "size":
         sampling = Sampling(n=2, max_new_tokens=20, temperature=1.0, stop_token_ids=(1,))
     elif change == "version":

@@ -164,7 +164,10 @@ def test_a_whole_run_has_every_rollout_and_every_evaluation_at_its_version(run):
         assert {sample.weight_version for sample in samples} == {version}
         assert {sample.prompt_id for sample in samples} <= {f"id-{w}" for w in NUMBERED[12:]}
         found = evaluate(samples)
-        assert (found.prompts, found.accuracy, found.format_rate) == (3, 1.0, 1.0)
+        assert (found.version, found.problems) == (version, 3)
+        assert {name: one.value for name, one in found.rewards.items()} == {
+            "accuracy": 1.0, "format": 1.0,
+        }  # fmt: skip
     lines = run.log.read_text().splitlines()
     pattern = (
         r"rollout 1: 4 groups, 8 samples, 68 tokens in \d+\.\d s \([\d,]+ tokens/s\), "

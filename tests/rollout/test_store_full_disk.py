@@ -13,7 +13,7 @@ import pytest
 from made_samples import make_group
 
 from engine.errors import RunError
-from engine.platform.durable import replacing
+from engine.platform.files import replacing
 from engine.rollout.store import RolloutStore
 
 GROUPS = 6
@@ -89,12 +89,12 @@ def test_wherever_the_disk_runs_full_it_is_said_and_nothing_finished_is_lost(sma
 def test_a_used_up_quota_and_other_refusals_are_told_apart(tmp_path):
     with (
         pytest.raises(RunError, match=r"disk quota is used up: a in .* needs 1,234 bytes"),
-        replacing(tmp_path / "a", 1234, sync=True),
+        replacing(tmp_path / "a", 1234),
     ):
         raise OSError(errno.EDQUOT, "Disk quota exceeded")
     with (
         pytest.raises(RunError, match=r"cannot write .*/a: Read-only file system"),
-        replacing(tmp_path / "a", 1234, sync=True),
+        replacing(tmp_path / "a", 1234),
     ):
         raise OSError(errno.EROFS, "Read-only file system")
     assert list(tmp_path.iterdir()) == []

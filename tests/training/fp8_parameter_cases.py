@@ -18,23 +18,25 @@ from engine.checkpoint.training_state import TrainingState
 from engine.config.layout import LayoutConfig
 from engine.config.trainer import CheckpointConfig, OptimizerConfig
 from engine.config.training import TrainingConfig
+from engine.training.heads.token_logprobs import TokenLogProbs, TokenOutputs
 from engine.training.reference import Reference
 from engine.training.trained_model import TrainedModel
 from engine.weights.export import Exporter
-from engine.weights.gather import Gatherer
 from engine.weights.hugging_face import HuggingFaceFolder
 from engine.weights.load import load
 from engine.weights.shards import shards
+from engine.weights.tensor_stream import TensorStream
 
 __all__ = ["rank_imports"]
 
 TRAINING = TrainingConfig(dtype="bfloat16", tokens_per_microbatch=96)
+HEAD = TokenLogProbs(1.0, TRAINING.logits_chunk_tokens)
 
 
 def write_folder(layout: LayoutConfig, folder: Path) -> None:
     """A model folder with random weights beside its ``config.json``."""
     source = HuggingFaceFolder(folder)
-    policy = TrainedModel(source.config, layout, OptimizerConfig(lr=0.01), TRAINING)
+    policy = TrainedModel(source.config, layout, OptimizerConfig(lr=0.01), TRAINING, HEAD)
     Exporter(policy.chunks, source).export(folder.parent / "weights")
     (folder.parent / "weights" / "model.safetensors").rename(folder / "model.safetensors")
 
@@ -48,13 +50,13 @@ def from_a_folder(layout: LayoutConfig, folder: Path) -> dict[str, Any]:
         with pytest.raises(ValueError, match="FP8 parameters have no pieces outside"):
             list(shards(policy.chunks))
         reference.refresh(policy, version=0)
-        pushed = Gatherer(policy.chunks).gather()
+        pushed = TensorStream(policy.chunks).collect()
         assert not any(isinstance(p, StandIn) for p in reference.chunks[0].parameters())
         assert any(isinstance(p, StandIn) for p in policy.chunks[0].parameters())
     return {
-        "exact": Gatherer(plain.chunks).gather(),
+        "exact": TensorStream(plain.chunks).collect(),
         "pushed": pushed,
-        "reference": Gatherer(reference.chunks).gather(),
+        "reference": TensorStream(reference.chunks).collect(),
         "parameters": {n: p.detach() for n, p in plain.chunks[0].named_parameters() if _chosen(n)},
         "masters": _masters(policy),
     }
@@ -65,10 +67,10 @@ def trained_and_resumed(layout: LayoutConfig, folder: Path, saves: Path) -> dict
     state: dict[str, Any] = {}
     with fp8_parameters(_chosen):
         first = _policy(layout, folder, in_fp8=True)
-        gatherer = Gatherer(first.chunks)
-        state["start"] = gatherer.gather()
+        stream = TensorStream(first.chunks)
+        state["start"] = stream.collect()
         _update(first)
-        state["trained"], state["masters"] = gatherer.gather(), _masters(first)
+        state["trained"], state["masters"] = stream.collect(), _masters(first)
         state["parameters"] = {
             name: parameter.dequantize()
             for name, parameter in first.chunks[0].named_parameters()
@@ -77,9 +79,8 @@ def trained_and_resumed(layout: LayoutConfig, folder: Path, saves: Path) -> dict
         checkpoints = Checkpoints(saves, CheckpointConfig(every=1, keep=9), seed=1)
         checkpoints.save(1, TrainingState(first.chunks, first.optimizer), {})
         checkpoints.finish()
-        other = TrainedModel(
-            HuggingFaceFolder(folder).config, layout, OptimizerConfig(lr=0.01), TRAINING
-        )
+        config = HuggingFaceFolder(folder).config
+        other = TrainedModel(config, layout, OptimizerConfig(lr=0.01), TRAINING, HEAD)
         checkpoints.load(1, TrainingState(other.chunks, other.optimizer))
         state["same bytes"] = _bytes(first) == _bytes(other)
         state["resumed masters"] = _masters(other)
@@ -93,7 +94,7 @@ def _policy(layout: LayoutConfig, folder: Path, *, in_fp8: bool) -> TrainedModel
     source = HuggingFaceFolder(folder)
     chosen: Callable[[str], bool] = _chosen if in_fp8 else (lambda _: False)
     with fp8_parameters(chosen):
-        policy = TrainedModel(source.config, layout, OptimizerConfig(lr=0.01), TRAINING)
+        policy = TrainedModel(source.config, layout, OptimizerConfig(lr=0.01), TRAINING, HEAD)
         policy.parameters_changed(load(policy.chunks, source))
     return policy
 
@@ -126,7 +127,7 @@ def _bytes(policy: TrainedModel) -> list[tuple[list[int], float]]:
 
 
 def _update(policy: TrainedModel) -> None:
-    def loss(logp: Tensor, entropy: Tensor, row: Row) -> tuple:
-        return -(logp * row.weights).sum(), {}
+    def loss(outputs: TokenOutputs, row: Row) -> tuple:
+        return -(outputs.logp * row.weights).sum(), {}
 
     policy.update([Row()], loss, tokens=10, learning_rate=0.01)

@@ -13,13 +13,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.training import logit_passes
+from engine.training.heads import logit_passes
 
 
 @pytest.fixture(scope="module")
 def kernels() -> Iterator[ModuleType]:
     with pytest.MonkeyPatch.context() as patch:
-        from engine.training import logit_kernels
+        from engine.training.heads import logit_kernels
 
         patch.setattr(logit_kernels, "_BLOCK", 32)  # several programs a row, the last one partly
         yield logit_kernels

@@ -14,9 +14,10 @@ from engine.config.training import TrainingConfig
 from engine.data.packing import pack
 from engine.models.torch_layers.experts import GroupedExperts
 from engine.parallel.groups import data_rank
+from engine.training.heads.token_logprobs import TokenLogProbs, TokenOutputs
 from engine.training.reference import Reference
 from engine.training.trained_model import TrainedModel
-from engine.weights.gather import Gatherer
+from engine.weights.tensor_stream import TensorStream
 
 __all__ = ["rank_imports"]
 
@@ -29,15 +30,15 @@ class Row:
         self.weights = self.packed.spread([1.0])
 
 
-def gathered_by_an_old_gatherer(
+def collected_by_an_old_stream(
     layout: LayoutConfig, model: dict[str, Any], levers: dict[str, Any]
 ) -> tuple[dict, dict] | None:
-    """Weights after an update: from a gatherer that was built before it, and from a new one."""
+    """Weights after an update: from a stream that was built before it, and from a new one."""
     policy = _policy(layout, model, levers)
-    old = Gatherer(policy.chunks)
+    old = TensorStream(policy.chunks)
     _update(policy)
-    first = old.gather()
-    return first, Gatherer(policy.chunks).gather()
+    first = old.collect()
+    return first, TensorStream(policy.chunks).collect()
 
 
 def scored_by_the_reference(
@@ -64,11 +65,12 @@ def expert_modules(layout: LayoutConfig, model: dict[str, Any], levers: dict[str
 
 def _policy(layout: LayoutConfig, model: dict[str, Any], levers: dict[str, Any]) -> TrainedModel:
     training = TrainingConfig(dtype="float32", tokens_per_microbatch=96, **levers)
-    return TrainedModel(model, layout, OptimizerConfig(lr=0.01), training)
+    head = TokenLogProbs(1.0, training.logits_chunk_tokens)
+    return TrainedModel(model, layout, OptimizerConfig(lr=0.01), training, head)
 
 
 def _update(policy: TrainedModel) -> None:
-    def loss(logp: torch.Tensor, entropy: torch.Tensor, row: Row) -> tuple:
-        return -(logp * row.weights).sum(), {}
+    def loss(outputs: TokenOutputs, row: Row) -> tuple:
+        return -(outputs.logp * row.weights).sum(), {}
 
     policy.update([Row()], loss, tokens=10, learning_rate=0.01)

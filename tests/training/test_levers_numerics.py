@@ -9,6 +9,7 @@ import torch
 from megatron.core.transformer.transformer_config import MLATransformerConfig, TransformerConfig
 
 from engine.config.layout import LayoutConfig
+from engine.config.model_sizes import model_sizes
 from engine.config.training import TrainingConfig
 from engine.errors import RunError
 from engine.models.family import family_of
@@ -25,7 +26,7 @@ H100 = Hardware((9, 0), (13, 0), transformer_engine=True)
 def arguments(model: dict[str, Any], layout: LayoutConfig = ONE, **levers: Any) -> dict[str, Any]:
     training = TrainingConfig(**{"dtype": "bfloat16", "tokens_per_microbatch": 96, **levers})
     architecture = family_of(model).architecture(model)
-    return {**architecture, **transformer_config_args(training, layout, architecture)}
+    return {**architecture, **transformer_config_args(training, layout, model_sizes(model))}
 
 
 @pytest.fixture

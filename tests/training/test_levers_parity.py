@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from lever_cases import (
+    collected_by_an_old_stream,
     expert_modules,
-    gathered_by_an_old_gatherer,
     scored_by_the_reference,
 )
 
@@ -96,7 +96,7 @@ def test_a_lever_changes_no_number(updates, model, layout, levers):
 def test_weights_are_never_read_while_others_updates_are_on_their_way(pool):
     layout = LayoutConfig(processes=2)
     given = {"model": MODELS["mla moe mtp"], "levers": OVERLAP}
-    old, new = pool.run(gathered_by_an_old_gatherer, layout, **given)[0]
+    old, new = pool.run(collected_by_an_old_stream, layout, **given)[0]
     assert old.keys() == new.keys()
     assert all(old[key].equal(new[key]) for key in new)
 

@@ -9,7 +9,7 @@ from naive_scores import naive
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from engine.training.log_probability import log_probability_and_entropy
+from engine.training.heads.log_probability import log_probability_and_entropy
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from naive_scores import naive
 
-from engine.training.log_probability import log_probability_and_entropy
+from engine.training.heads.log_probability import log_probability_and_entropy
 
 TOKENS, WIDTH, VOCABULARY, TEMPERATURE, CHUNK = 23, 6, 24, 0.7, 5
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from engine.errors import RunError
 from engine.weights.block_fp8 import FP8, dequantise, described, grid, quantise
-from engine.weights.hugging_face import HuggingFaceFolder, write_folder
+from engine.weights.hugging_face import HuggingFaceFolder, plain_config
 
 CONFIG = {
     "torch_dtype": "bfloat16",
@@ -111,10 +111,9 @@ def test_a_folder_shows_plain_tensors_only(tmp_path):
     assert folder.tensor("norm.weight").dtype == torch.float32
 
 
-def test_a_target_with_plain_tensors_does_not_say_it_is_quantised(tmp_path):
-    source = make_folder(tmp_path / "source", {"a": torch.ones(1)})
-    write_folder(tmp_path / "target", {"a": torch.ones(1)}, source.path)
-    assert HuggingFaceFolder(tmp_path / "target").config == {"torch_dtype": "float32"}
+def test_a_config_for_plain_tensors_does_not_say_that_they_are_quantised():
+    sizes = [(torch.float32, 4), (torch.bfloat16, 2)]
+    assert plain_config(CONFIG, sizes) == {"torch_dtype": "float32"}
 
 
 @pytest.mark.parametrize(

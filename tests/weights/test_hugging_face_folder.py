@@ -1,4 +1,4 @@
-"""A model folder is read whole or refused with the file's name, and written whole or not at all."""
+"""A model folder is read whole or refused with the file's name; what goes with its weights."""
 
 import json
 
@@ -7,7 +7,13 @@ import torch
 from safetensors.torch import save_file
 
 from engine.errors import RunError
-from engine.weights.hugging_face import HuggingFaceFolder, write_folder
+from engine.weights.hugging_face import (
+    INDEX,
+    HuggingFaceFolder,
+    copy_companions,
+    shard_name,
+    write_index,
+)
 
 
 def make_folder(path, tensors):
@@ -17,24 +23,33 @@ def make_folder(path, tensors):
     return path
 
 
-def test_a_written_folder_reads_back_with_its_companions(tmp_path):
+def test_companions_travel_and_config_is_copied_as_it_is_unless_it_changes(tmp_path):
     source = make_folder(tmp_path / "source", {"a": torch.zeros(1)})
     (source / "tokenizer.json").write_text("{}")
-    tensors = {"a": torch.randn(3, 2), "b": torch.arange(4)}
-    write_folder(tmp_path / "target", tensors, source)
-    target = HuggingFaceFolder(tmp_path / "target")
-    assert target.config == {"model_type": "qwen3_moe"}
-    assert set(target.files) == {"a", "b"}
-    assert all(torch.equal(target.tensor(name), tensors[name]) for name in tensors)
-    assert (target.path / "tokenizer.json").is_file()
+    (source / "README.md").write_text("prose stays")
+    folder, text = HuggingFaceFolder(source), '{"model_type":   "qwen3_moe"}'
+    (source / "config.json").write_text(text)
+    for durable in (True, False):
+        to = tmp_path / f"target {durable}"
+        to.mkdir()
+        written = copy_companions(folder, to, folder.config, durable=durable)
+        assert written == [to / "config.json", to / "tokenizer.json"] == sorted(to.iterdir())
+        assert (to / "config.json").read_text() == text
+        copy_companions(folder, to, {"model_type": "other"}, durable=durable)
+        assert HuggingFaceFolder(to).config == {"model_type": "other"}
 
 
-def test_writing_again_replaces_the_folder(tmp_path):
+def test_an_index_names_the_shard_of_each_tensor_and_one_shard_has_none(tmp_path):
     source = make_folder(tmp_path / "source", {"a": torch.zeros(1)})
-    for value in (1.0, 2.0):
-        write_folder(tmp_path / "target", {"a": torch.tensor([value])}, source)
-    assert HuggingFaceFolder(tmp_path / "target").tensor("a").item() == 2.0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "target"]
+    write_index(source, {shard_name(1, 1): ["a"]}, 4)
+    assert HuggingFaceFolder(source).files == {"a": source / "model.safetensors"}
+    (source / "model.safetensors").rename(source / shard_name(1, 2))
+    save_file({"b": torch.ones(2)}, source / shard_name(2, 2))
+    write_index(source, {shard_name(1, 2): ["a"], shard_name(2, 2): ["b"]}, 12)
+    folder = HuggingFaceFolder(source)
+    folder.check_shards()
+    assert folder.files["b"].name == "model-00002-of-00002.safetensors"
+    assert json.loads((source / INDEX).read_text())["metadata"] == {"total_size": 12}
 
 
 def test_shards_are_found_through_the_index(tmp_path):

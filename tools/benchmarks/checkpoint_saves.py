@@ -20,8 +20,9 @@ from engine.checkpoint.training_state import TrainingState
 from engine.config.layout import LayoutConfig
 from engine.config.trainer import CheckpointConfig, OptimizerConfig
 from engine.config.training import TrainingConfig
-from engine.config.training_layout import row_multiple
-from engine.data.packing import PackedRow, pack
+from engine.data.batch_builder import Packing, WeightedRow, build_minibatches
+from engine.parallel.groups import data_rank, data_ranks
+from engine.training.heads.token_logprobs import TokenLogProbs, TokenOutputs
 from engine.training.trained_model import TrainedModel
 
 WAYS = ("no save", "synchronous", "asynchronous")
@@ -46,12 +47,6 @@ class Turn:
     bytes: int
 
 
-@dataclass(frozen=True)
-class _Row:
-    packed: PackedRow
-    weights: Tensor
-
-
 def take_turns(
     layout: LayoutConfig, model: dict[str, Any], folder: Path, updates: int, tokens: int, turns: int
 ) -> list[Turn]:
@@ -62,7 +57,8 @@ def take_turns(
         tokens: of one update on each rank.
     """
     training = TrainingConfig(dtype="float32", tokens_per_microbatch=tokens + 1)
-    policy = TrainedModel(model, layout, OptimizerConfig(lr=1e-4), training)
+    head = TokenLogProbs(1.0, training.logits_chunk_tokens)
+    policy = TrainedModel(model, layout, OptimizerConfig(lr=1e-4), training, head)
     state = TrainingState(policy.chunks, policy.optimizer)
     row = _row(model["vocab_size"], tokens, layout, training)
     total = tokens * layout.dp
@@ -112,13 +108,20 @@ def _turn(
     return Turn(way, blocked, loop, whole, sum(file.stat().st_size for file in files))
 
 
-def _row(vocabulary: int, tokens: int, layout: LayoutConfig, training: TrainingConfig) -> _Row:
+def _row(
+    vocabulary: int, tokens: int, layout: LayoutConfig, training: TrainingConfig
+) -> WeightedRow:
+    """One sample of so many tokens on each data-parallel rank."""
     drawn = torch.randint(vocabulary, (tokens + 1,), generator=torch.Generator().manual_seed(0))
-    samples = [(drawn[:1].tolist(), drawn[1:].tolist())]
-    packed = pack(samples, row_multiple=row_multiple(training, layout))
-    packed = packed.to(torch.cuda.current_device())
-    return _Row(packed, packed.spread([1.0 / (tokens * layout.dp)]))
+    (minibatch,) = build_minibatches(
+        [(drawn[:1].tolist(), drawn[1:].tolist())] * layout.dp,
+        [1.0 / (tokens * layout.dp)] * layout.dp,
+        Packing.of(training, layout, data_rank(), data_ranks()),
+        device=torch.cuda.current_device(),
+    )
+    (row,) = minibatch.rows
+    return row
 
 
-def _loss(logp: Tensor, entropy: Tensor, row: _Row) -> tuple[Tensor, dict[str, Tensor]]:
-    return next_token_loss(logp, row.weights)
+def _loss(outputs: TokenOutputs, row: WeightedRow) -> tuple[Tensor, dict[str, Tensor]]:
+    return next_token_loss(outputs.logp, row.weights)

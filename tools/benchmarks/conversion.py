@@ -35,6 +35,7 @@ from engine.models.sharding import tensor_infos
 from engine.models.weight_rules import expand
 from engine.platform.files import sync
 from engine.weights.hugging_face import INDEX
+from engine.weights.safetensors_file import Described, SafetensorsWriter
 from tools.benchmarks import report
 from tools.benchmarks.memory import peak, start_peak
 from tools.convert.conversion import Conversion
@@ -43,7 +44,6 @@ from tools.convert.hugging_face_target import HuggingFaceTarget
 from tools.convert.megatron_target import MegatronTarget
 from tools.convert.opening import open_source
 from tools.convert.precision import Precision
-from tools.convert.safetensors_file import Described, SafetensorsWriter
 
 CONFIG: dict[str, Any] = {
     "model_type": "qwen3_moe",

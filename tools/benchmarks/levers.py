@@ -23,8 +23,9 @@ from engine.algorithms.next_token import next_token_loss
 from engine.config.layout import LayoutConfig
 from engine.config.trainer import OptimizerConfig
 from engine.config.training import TrainingConfig
-from engine.data.packing import PackedRow, pack
+from engine.data.batch_builder import Packing, WeightedRow, build_minibatches
 from engine.errors import clear_errors
+from engine.training.heads.token_logprobs import TokenLogProbs, TokenOutputs
 from engine.training.trained_model import TrainedModel
 from tools.benchmarks import report
 from tools.benchmarks.parity.models import MLA_MOE
@@ -55,14 +56,17 @@ LEVERS: dict[str, dict[str, Any]] = {
 }
 
 
-class Row:
-    """A packed row of random samples, every token of equal weight."""
-
-    def __init__(self) -> None:
-        generator = torch.Generator().manual_seed(0)
-        words = torch.randint(MODEL["vocab_size"], (SAMPLES, TOKENS), generator=generator).tolist()
-        self.packed: PackedRow = pack([(sample[:1], sample[1:]) for sample in words])
-        self.weights = self.packed.spread([1.0 / (SAMPLES * TOKENS)] * SAMPLES)
+def row() -> WeightedRow:
+    """Return a row of random samples, every token of equal weight."""
+    generator = torch.Generator().manual_seed(0)
+    words = torch.randint(MODEL["vocab_size"], (SAMPLES, TOKENS), generator=generator).tolist()
+    (minibatch,) = build_minibatches(
+        [(sample[:1], sample[1:]) for sample in words],
+        [1.0 / (SAMPLES * TOKENS)] * SAMPLES,
+        Packing(0, 1, SAMPLES * TOKENS),
+    )
+    (found,) = minibatch.rows
+    return found
 
 
 def kept_and_seconds(
@@ -75,11 +79,12 @@ def kept_and_seconds(
         mtp_loss_weight=0.1,
         **levers,
     )
-    policy = TrainedModel(MODEL, layout, OptimizerConfig(lr=1e-3), training)
+    head = TokenLogProbs(1.0, training.logits_chunk_tokens)
+    policy = TrainedModel(MODEL, layout, OptimizerConfig(lr=1e-3), training, head)
     kept, seconds = 0, []
     for _ in range(rounds + 1):  # the first warms up
         begun = time.perf_counter()
-        policy.update([Row()], _loss, SAMPLES * TOKENS, 1e-3)
+        policy.update([row()], _loss, SAMPLES * TOKENS, 1e-3)
         seconds.append(time.perf_counter() - begun)
     held: dict[int, torch.UntypedStorage] = {}
     parameters = {p.untyped_storage().data_ptr() for p in policy.chunks[0].parameters()}
@@ -90,19 +95,19 @@ def kept_and_seconds(
             held[storage._cdata] = storage
         return tensor
 
-    def loss(logp: Tensor, entropy: Tensor, row: Row) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(outputs: TokenOutputs, row: WeightedRow) -> tuple[Tensor, dict[str, Tensor]]:
         nonlocal kept
         unique = {s.data_ptr(): s.nbytes() for s in held.values()}
         kept = sum(unique.values())
-        return _loss(logp, entropy, row)
+        return _loss(outputs, row)
 
     with saved_tensors_hooks(see, lambda tensor: tensor):
-        policy.update([Row()], loss, SAMPLES * TOKENS, 1e-3)
+        policy.update([row()], loss, SAMPLES * TOKENS, 1e-3)
     return kept, seconds[1:]
 
 
-def _loss(logp: Tensor, entropy: Tensor, row: Row) -> tuple[Tensor, dict[str, Tensor]]:
-    return next_token_loss(logp, row.weights)
+def _loss(outputs: TokenOutputs, row: WeightedRow) -> tuple[Tensor, dict[str, Tensor]]:
+    return next_token_loss(outputs.logp, row.weights)
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from typing import Literal
 import torch
 
 from engine.config.trainer import DataConfig
+from engine.data.batch_builder import Packing
 from engine.data.batches import BatchReader
 from engine.data.loader import Loader, open_loader
 from engine.data.order import Shuffled
@@ -83,7 +84,7 @@ def take(loader: Loader, steps: int, compute: float) -> Turn:
             torch.cuda.synchronize()
         waited += time.perf_counter() - asked
         rows += len(batch.rows)
-        tokens += sum(len(row.tokens) for row in batch.rows)
+        tokens += sum(len(row.packed.tokens) for row in batch.rows)
         work(compute)
     return Turn(rows, tokens, time.perf_counter() - begun, waited / steps)
 
@@ -104,9 +105,7 @@ def measure(options: argparse.Namespace, folder: Path) -> list[Result]:
         dataset,
         Shuffled(len(dataset), options.seed),
         samples=options.samples_per_step,
-        rank=0,
-        ranks=options.ranks,
-        tokens_per_microbatch=options.tokens_per_microbatch,
+        packing=Packing(0, options.ranks, options.tokens_per_microbatch),
     )
     device = torch.device("cuda", 0) if has_gpu() else torch.device("cpu")
     results = []

@@ -1,4 +1,4 @@
-"""Sampling servers started for a while on this machine, by the command lines that a run uses."""
+"""Start sampling servers on this machine for a while, by the command lines that a run uses."""
 
 from __future__ import annotations
 
@@ -7,35 +7,52 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from engine.config.process import Ports
 from engine.errors import RunError
 from engine.servers.client import connect
-from engine.servers.command import Server
+from engine.servers.command import ServerPlace, server_command
 
 _LOG_TAIL = 3000
 
 
-class FreePorts:
-    """Free ports of 127.0.0.1 for programs that live for minutes."""
+@dataclass(frozen=True)
+class LocalServer:
+    """A server that can be started here: its name, its base URL and how it is started."""
 
-    def __iter__(self) -> Ports:
-        return self
+    name: str
+    url: str
+    command: tuple[str, ...]
+    env: Mapping[str, str]
 
-    def __next__(self) -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
 
-    def claim(self, port: int, key: str) -> int:
-        """Return ``port``; the server itself will say if it is taken."""
-        return port
+def local_server(
+    model: Path,
+    name: str = "server-0",
+    *,
+    tp: int = 1,
+    max_total_tokens: int,
+    seed: int,
+    devices: tuple[int, ...] = (),
+    memory: float | None = None,
+) -> LocalServer:
+    """Describe a server on free ports of 127.0.0.1; arguments as ``ServerPlace`` has them."""
+    address, rendezvous = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    place = ServerPlace(address, rendezvous, devices, memory)
+    command, env = server_command(model, place, tp=tp, max_total_tokens=max_total_tokens, seed=seed)
+    return LocalServer(name, f"http://{address}", command, env)
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)
@@ -57,7 +74,7 @@ class RunningServer:
 
 @contextmanager
 def running(
-    described: Sequence[Server], folder: Path, limit_seconds: float
+    described: Sequence[LocalServer], folder: Path, limit_seconds: float
 ) -> Iterator[list[RunningServer]]:
     """Start the servers with logs in ``folder``, wait until they are healthy, kill them at the end.
 
@@ -71,8 +88,8 @@ def running(
             log = folder / f"{server.name}.log"
             with log.open("wb") as out:
                 process = subprocess.Popen(
-                    server.process.command,
-                    env=os.environ | dict(server.process.env),
+                    server.command,
+                    env=os.environ | dict(server.env),
                     stdout=out,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,

@@ -3,9 +3,9 @@
     python -m tools.benchmarks.log_probability [--help]
 
 ``naive`` is the definition in torch: the logits of all tokens in float32, log_softmax, gather,
-entropy, and autograd backwards. ``chunked`` is engine/training/log_probability.py. Both get the
-same hidden states and output layer on one device. ``forward`` is without gradients, as for the old
-and the reference log-probabilities; ``forward + backward`` is an update's share.
+entropy, and autograd backwards. ``chunked`` is engine/training/heads/log_probability.py. Both get
+the same hidden states and output layer on one device. ``forward`` is without gradients, as for the
+old and the reference log-probabilities; ``forward + backward`` is an update's share.
 
 Memory is the most that a pass holds above its inputs, the gradients of both inputs included. On
 CUDA the allocator tells. On the CPU each code runs in a fresh process, and the kernel tells: the
@@ -32,7 +32,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from engine.training.log_probability import log_probability_and_entropy
+from engine.training.heads.log_probability import log_probability_and_entropy
 from tools.benchmarks import report
 from tools.benchmarks.memory import peak, resident, start_peak
 

@@ -23,7 +23,7 @@ from engine.config.layout import LayoutConfig
 from engine.errors import RunError
 from engine.platform import accelerator
 from engine.platform.closing import Closing
-from tools.benchmarks.local_servers import FreePorts
+from tools.benchmarks.local_servers import free_port
 from tools.benchmarks.shared_gpu import nccl_settings
 
 MEETING_SECONDS = 120.0
@@ -102,7 +102,7 @@ class RankPool(Closing):
         if not gpu:
             context.set_forkserver_preload([__name__, "tools.benchmarks.rank_imports"])
         shared = gpu and self.ranks > torch.cuda.device_count()
-        port = next(FreePorts())
+        port = free_port()
         for rank in range(self.ranks):
             line, theirs = context.Pipe()
             variables = {

@@ -17,16 +17,20 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from statistics import median
 
 from engine.errors import clear_errors
 from engine.platform.sglang_cpu.plugin import ATTENTION_BACKEND
 from engine.servers.client import Sampling, connect
-from engine.servers.command import Server, servers
 from tools.benchmarks import report
-from tools.benchmarks.local_servers import FreePorts, RunningServer, running, urls
+from tools.benchmarks.local_servers import (
+    LocalServer,
+    RunningServer,
+    local_server,
+    running,
+    urls,
+)
 from tools.benchmarks.tiny_model import VOCABULARY, tiny_qwen3_moe
 
 START_SECONDS = 300.0
@@ -54,12 +58,10 @@ class Result:
     cpu_microseconds_per_token: float
 
 
-def sglang_as_it_comes(server: Server) -> Server:
+def sglang_as_it_comes(server: LocalServer) -> LocalServer:
     """Take our plug-in out of a server's command line: SGLang's attention, experts, spawning."""
-    process = server.process
-    command = tuple("torch_native" if a == ATTENTION_BACKEND else a for a in process.command)
-    env = {**process.env, "SGLANG_PLUGINS": "none"}
-    return replace(server, process=replace(process, command=command, env=env))
+    command = tuple("torch_native" if a == ATTENTION_BACKEND else a for a in server.command)
+    return replace(server, command=command, env={**server.env, "SGLANG_PLUGINS": "none"})
 
 
 def prompts(count: int, length: int, seed: int) -> list[list[int]]:
@@ -96,17 +98,13 @@ def measure(options: argparse.Namespace, folder: Path) -> list[Result]:
         temperature=1.0,
         stop_token_ids=(),
     )
-    alike = partial(
-        servers,
-        model,
-        count=options.servers,
-        port=0,
-        tp=1,
-        max_total_tokens=options.max_total_tokens,
-        gpus=None,
-        seed=0,
+    ours, native = (
+        [
+            local_server(model, f"server-{i}", max_total_tokens=options.max_total_tokens, seed=i)
+            for i in range(options.servers)
+        ]
+        for _ in range(2)
     )
-    ours, native = alike(FreePorts()), alike(FreePorts())
     kinds = {
         "torch_native": [sglang_as_it_comes(server) for server in native],
         ATTENTION_BACKEND: ours,

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import RunError
-from engine.weights.weight_checks import check_weights
+from engine.weights.hugging_face import write_text
+from engine.weights.tensor_maps import check_weights
 from tools.convert.digests import TensorDigest, tensor_digest
 from tools.convert.leftovers import Leftovers
 from tools.convert.plan import PlannedFile, check_plan
 from tools.convert.sources import Source
-from tools.convert.targets import RECORD, Target, Tensors, write_text
+from tools.convert.targets import RECORD, Target, Tensors
 
 SPARE_BYTES = 1 << 20
 """For index, records, config and tokenizer, beyond a hundredth of the weights."""

@@ -9,7 +9,7 @@ from blake3 import blake3
 from torch import Tensor
 
 from engine.errors import RunError
-from tools.convert.safetensors_file import bytes_of
+from engine.weights.safetensors_file import bytes_of
 
 
 @dataclass(frozen=True)

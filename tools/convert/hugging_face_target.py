@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +10,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from engine.models.weight_rules import TensorMap
-from engine.weights.hugging_face import INDEX
-from tools.convert.plan import PlannedFile, groups
+from engine.weights.buckets import groups
+from engine.weights.hugging_face import copy_companions, shard_name, write_index
+from engine.weights.safetensors_file import SafetensorsWriter
+from engine.weights.tensor_maps import natural_order
+from tools.convert.plan import PlannedFile
 from tools.convert.precision import Precision
-from tools.convert.safetensors_file import SafetensorsWriter
 from tools.convert.sources import Source
-from tools.convert.targets import Tensors, copy_companions, write_text
+from tools.convert.targets import Tensors
 
 
 class HuggingFaceTarget:
@@ -29,11 +29,11 @@ class HuggingFaceTarget:
         """
         self._source, self._precision = source, precision
         self.options = {"format": "hugging_face", "dtype": precision.name}
-        maps = sorted(source.maps.values(), key=lambda m: _natural(m.names[0]))
+        maps = sorted(source.maps.values(), key=lambda m: natural_order(m.names[0]))
         sized = ((m, sum(part.bytes for part in self._described(m).values())) for m in maps)
         shards = groups(sized, file_bytes)
         self.planned = [
-            PlannedFile(_shard_name(number, len(shards)), shard, size)
+            PlannedFile(shard_name(number, len(shards)), shard, size)
             for number, (shard, size) in enumerate(shards, start=1)
         ]
 
@@ -69,23 +69,8 @@ class HuggingFaceTarget:
         """See :class:`Target`."""
         source = self._source.companions
         copy_companions(source, folder, self._precision.config_of(self._source))
-        if len(written) > 1:
-            weight_map = {name: file for file, of in written.items() for name in of["tensors"]}
-            size = sum(of["bytes"] for of in written.values())
-            index = {
-                "metadata": {"total_size": size},
-                "weight_map": dict(sorted(weight_map.items())),
-            }
-            write_text(folder / INDEX, json.dumps(index, indent=2) + "\n")
+        shards = {file: of["tensors"] for file, of in written.items()}
+        write_index(folder, shards, sum(of["bytes"] for of in written.values()))
 
     def _described(self, tensor_map: TensorMap) -> Any:
         return self._precision.describe(tensor_map.names, self._source.describe(tensor_map))
-
-
-def _shard_name(number: int, shards: int) -> str:
-    return "model.safetensors" if shards == 1 else f"model-{number:05d}-of-{shards:05d}.safetensors"
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """A key that sorts layer 10 behind layer 9."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

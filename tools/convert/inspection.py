@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from tools.convert.safetensors_file import Described
+from engine.weights.safetensors_file import Described
 from tools.convert.sources import HuggingFaceSource, MegatronSource, Source
 
 

@@ -21,12 +21,14 @@ from engine.checkpoint.manifest import Digest
 from engine.errors import RunError
 from engine.models.weight_rules import TensorMap
 from engine.platform.files import sync
+from engine.weights.buckets import groups
+from engine.weights.hugging_face import copy_companions, write_text
 from tools.convert import torch_dist
 from tools.convert.cuts import Cuts
-from tools.convert.plan import PlannedFile, groups
+from tools.convert.plan import PlannedFile
 from tools.convert.precision import Precision
 from tools.convert.sources import Source
-from tools.convert.targets import RECORD, Tensors, copy_companions, write_text
+from tools.convert.targets import RECORD, Tensors
 from tools.convert.torch_dist import Piece, PieceWriter
 
 PIECE_OVERHEAD = 1600

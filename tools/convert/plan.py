@@ -25,25 +25,6 @@ class PlannedFile:
     bytes: int
 
 
-def groups(
-    sized: Iterable[tuple[TensorMap, int]], limit: int
-) -> list[tuple[tuple[TensorMap, ...], int]]:
-    """Consecutive tensors that fit into ``limit`` bytes together, with their size.
-
-    A tensor that is larger by itself is alone.
-    """
-    found: list[tuple[tuple[TensorMap, ...], int]] = []
-    current: list[TensorMap] = []
-    total = 0
-    for tensor_map, size in sized:
-        if current and total + size > limit:
-            found.append((tuple(current), total))
-            current, total = [], 0
-        current.append(tensor_map)
-        total += size
-    return [*found, (tuple(current), total)] if current else found
-
-
 def check_plan(maps: Iterable[TensorMap], planned: Sequence[PlannedFile]) -> None:
     """Every tensor is written exactly once, and so every source tensor is used exactly once.
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from engine.weights import block_fp8
-from engine.weights.hugging_face import main_dtype, with_dtype
-from tools.convert.safetensors_file import Described
+from engine.weights.hugging_face import plain_config
+from engine.weights.safetensors_file import Described
 from tools.convert.sources import Source
 
 FP8 = "fp8"
@@ -68,10 +68,10 @@ class Precision:
     def config_of(self, source: Source) -> dict[str, Any]:
         """``config.json`` of the folder that is written from ``source``, which may be quantised."""
         config = source.companions.config
-        plain = {key: value for key, value in config.items() if key != "quantization_config"}
         if self._dtype is None:  # as they are, whatever the source says that they are
             described = [part for m in source.maps.values() for part in source.describe(m)]
-            return with_dtype(plain, main_dtype((part.dtype, part.bytes) for part in described))
+            return plain_config(config, ((part.dtype, part.bytes) for part in described))
+        plain = {key: value for key, value in config.items() if key != "quantization_config"}
         key = "torch_dtype" if "torch_dtype" in config else "dtype"
         if self.name != FP8:
             return {**plain, key: self.name}

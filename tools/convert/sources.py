@@ -21,6 +21,7 @@ from engine.models.sharding import tensor_infos
 from engine.models.weight_rules import TensorMap
 from engine.weights.block_fp8 import FP8
 from engine.weights.hugging_face import HuggingFaceFolder
+from engine.weights.safetensors_file import DTYPES, Described
 from engine.weights.tensor_maps import (
     MapKey,
     check_folder,
@@ -29,7 +30,6 @@ from engine.weights.tensor_maps import (
     maps_of_folder,
 )
 from tools.convert import torch_dist
-from tools.convert.safetensors_file import DTYPES, Described
 from tools.convert.targets import read_record
 
 _OF_TRAINING = ("optimizer.", "reference.")

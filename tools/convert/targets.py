@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,8 +11,6 @@ from torch import Tensor
 
 from engine.errors import RunError
 from engine.models.weight_rules import TensorMap
-from engine.platform.files import sync
-from engine.weights.hugging_face import HuggingFaceFolder, companions
 from tools.convert.plan import PlannedFile
 
 RECORD = "conversion.json"
@@ -79,30 +76,3 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder / RECORD} is damaged: {error}") from None
     return found
-
-
-def copy_companions(source: HuggingFaceFolder, folder: Path, config: dict[str, Any]) -> list[Path]:
-    """Write what travels with the weights into ``folder``: config.json, tokenizer and the like.
-
-    Args:
-        config: contents of config.json; where they are the source's, its file is copied as it is.
-
-    Raises:
-        OSError: the file system refuses.
-    """
-    written = []
-    for name in companions(source.path):
-        file = folder / name
-        if name == "config.json" and config != source.config:
-            write_text(file, json.dumps(config, indent=2) + "\n")
-        else:
-            shutil.copyfile(source.path / name, file)
-            sync(file)
-        written.append(file)
-    return written
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write ``text`` and have it on the disk."""
-    file.write_text(text)
-    sync(file)

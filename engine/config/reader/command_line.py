@@ -11,7 +11,8 @@ from typing import TypeVar
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from engine.config.reader.keys import section_of
+from engine.config.choice import Choice
+from engine.config.reader.keys import fields_of, section_of
 from engine.config.reader.loading import as_yaml, load
 from engine.config.reader.messages import expected, meaning
 
@@ -77,24 +78,34 @@ def _parser(model: type[BaseModel], recipe: str) -> argparse.ArgumentParser:
 
 def _keys(model: type[BaseModel], indent: str = "  ") -> str:
     """One paragraph for each key: its meaning, what it takes, its default."""
+    if issubclass(model, Choice):
+        return _choices(model, indent)
     lines = []
-    for name, field in model.model_fields.items():
+    for name, field in fields_of(model).items():
         section = section_of(field)
         if section is None:
             facts = f" ({expected(field)}{_default(field)})"
         else:
             facts = "" if section is field.annotation else " (a list; each entry has the keys:)"
-        lines.append(
-            textwrap.fill(
-                f"{name}: {meaning(field)}{facts}",
-                _WIDTH,
-                initial_indent=indent,
-                subsequent_indent=indent + "    ",
-            )
-        )
+        lines.append(_paragraph(f"{name}: {meaning(field)}{facts}", indent))
         if section is not None:
             lines.append(_keys(section, indent + "  "))
     return "\n".join(lines)
+
+
+def _choices(model: type[Choice], indent: str) -> str:
+    """The key ``name``, then the options of each known name."""
+    lines = [_paragraph(f"name: {meaning(model.model_fields['name'])} ({model.names()})", indent)]
+    for name, found in model.known().items():
+        about = (found.__doc__ or "").partition("\n")[0]
+        lines.append(_paragraph(f"with name {name}: {about}", indent))
+        lines.append(_keys(found, indent + "  "))
+    return "\n".join(lines)
+
+
+def _paragraph(text: str, indent: str) -> str:
+    below = indent + "    "
+    return textwrap.fill(text, _WIDTH, initial_indent=indent, subsequent_indent=below)
 
 
 def _default(field: FieldInfo) -> str:

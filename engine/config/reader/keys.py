@@ -9,6 +9,8 @@ from typing import get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from engine.config.choice import Choice, Choices
+
 KeyPath = tuple[str | int, ...]
 """Keys (and list positions) from the top of a configuration down to a value."""
 
@@ -24,35 +26,72 @@ def section_of(field: FieldInfo | None) -> type[BaseModel] | None:
     return _section_in(field.annotation) if field is not None else None
 
 
-def field_at(model: type[BaseModel], path: KeyPath) -> FieldInfo | None:
-    """The field that ``path`` names or lies in; None if ``model`` has no such key."""
-    names = [part for part in path if isinstance(part, str)]
-    if not names:
-        return None
-    field = model.model_fields.get(names[0])
-    inner = section_of(field)
-    return field_at(inner, tuple(names[1:])) if inner is not None and len(names) > 1 else field
+def fields_of(section: type[BaseModel], value: object = None) -> dict[str, FieldInfo]:
+    """The keys that ``section`` takes and what each is.
+
+    Where it chooses by name (``engine.config.choice``), those of what ``value`` names; without a
+    value, those of every known name.
+    """
+    if issubclass(section, Choice | Choices):
+        return section.keys_for(value)
+    return section.model_fields
 
 
-def all_keys(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
-    """Every key of ``model``, sections included, from top to bottom."""
-    for name, field in model.model_fields.items():
+def field_at(model: type[BaseModel], path: KeyPath, value: object = None) -> FieldInfo | None:
+    """The field that ``path`` names or lies in; None if ``model`` has no such key.
+
+    Args:
+        value: what was read for ``model``: plain lists and dictionaries.
+    """
+    section: type[BaseModel] | None = model
+    field = None
+    for part in path:
+        if isinstance(part, str) and section is not None:
+            field = fields_of(section, value).get(part)
+            if field is None:
+                return None
+            section = section_of(field)
+        value = value_at(value, part)
+    return field
+
+
+def value_at(values: object, key: str | int) -> object:
+    """What stands at ``key`` of a list or dictionary, or None."""
+    if isinstance(values, dict):
+        return values.get(key)
+    if isinstance(values, list) and isinstance(key, int) and key < len(values):
+        return values[key]
+    return None
+
+
+def all_keys(model: type[BaseModel], value: object = None) -> Iterator[tuple[str, ...]]:
+    """Every key of ``model``, sections included, from top to bottom; ``value`` as in field_at."""
+    for name, field in fields_of(model, value).items():
         yield (name,)
         inner = section_of(field)
         if inner is not None:
-            yield from ((name, *below) for below in all_keys(inner))
+            yield from ((name, *below) for below in all_keys(inner, value_at(value, name)))
 
 
-def suggestion(model: type[BaseModel], path: KeyPath) -> str:
+def suggestion(model: type[BaseModel], path: KeyPath, value: object = None) -> str:
     """The valid key most like the unknown key ``path``, or else the keys valid at its place."""
     *outer, name = path
-    section = section_of(field_at(model, tuple(outer))) or model
-    if close := difflib.get_close_matches(str(name), section.model_fields, n=1):
+    section = section_of(field_at(model, tuple(outer), value)) or model
+    there = value
+    for part in outer:
+        there = value_at(there, part)
+    fields = fields_of(section, there)
+    owners = section.owners(str(name)) if issubclass(section, Choice) else []
+    if owners:
+        chosen = value_at(there, "name")
+        return f"{', '.join(owners)} has it, {chosen} has not; valid here: {', '.join(fields)}"
+    if close := difflib.get_close_matches(str(name), fields, n=1):
         return f"did you mean {dotted((*outer, close[0]))}?"
-    by_name = {key[-1]: dotted(key) for key in all_keys(model)}
+    by_name = {key[-1]: dotted(key) for key in all_keys(model, value)}
     if close := difflib.get_close_matches(str(name), by_name, n=1, cutoff=0.8):
         return f"did you mean {by_name[close[0]]}?"
-    return f"valid here: {', '.join(section.model_fields)}"
+    more = f"; a module with a class {section.attribute}" if issubclass(section, Choices) else ""
+    return f"valid here: {', '.join(fields)}{more}"
 
 
 def _section_in(kind: object) -> type[BaseModel] | None:

@@ -51,7 +51,7 @@ def load(
             json.dumps(values), strict=True, context=CHECK_INPUTS if check_inputs else None
         )
     except ValidationError as error:
-        problems += [_sentence(model, details, origins) for details in error.errors()]
+        problems += [_sentence(model, values, details, origins) for details in error.errors()]
     if len(problems) == 1:
         raise RunError(f"{file}: {problems[0]}")
     if problems:
@@ -97,19 +97,24 @@ def _similar_file(file: Path) -> str:
     return f"; did you mean {names[close[0]]}?" if close else ""
 
 
-def _sentence(model: type[BaseModel], details: ErrorDetails, origins: Mapping[KeyPath, str]) -> str:
+def _sentence(
+    model: type[BaseModel],
+    values: Mapping[str, Any],
+    details: ErrorDetails,
+    origins: Mapping[KeyPath, str],
+) -> str:
     """Say one problem that pydantic found as ``key: expected ..., found ... (where)``."""
     path: KeyPath = details["loc"]
-    field = field_at(model, path)
+    field = field_at(model, path, values)
     in_list = isinstance(path[-1], int) if path else False
     if details["type"] == "extra_forbidden":
-        what = f"unknown key, {suggestion(model, path)}"
+        what = f"unknown key, {suggestion(model, path, values)}"
+    elif details["type"] == "value_error":  # a rule of ours, see section.py
+        what = str(details["ctx"]["error"])
     elif field is None:
         what = details["msg"]
     elif details["type"] == "missing":
         what = f"missing, expected {expected(field, entry=in_list)}: {meaning(field)}".rstrip(": ")
-    elif details["type"] == "value_error":  # a rule of ours, see section.py
-        what = str(details["ctx"]["error"])
     else:
         what = f"expected {expected(field, entry=in_list)}, found {_quote(details['input'])}"
     return f"{dotted(path)}: {what}{_where(path, origins)}"

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
-from engine.config.reader.keys import section_of
+from engine.config.choice import Choice
+from engine.config.reader.keys import fields_of, section_of
 
 _ONE = {int: "an integer", float: "a number", str: "a text", bool: "true or false", Path: "a path"}
 _MANY = {int: "integers", float: "numbers", str: "texts", bool: "truth values", Path: "paths"}
@@ -26,7 +27,9 @@ def expected(field: FieldInfo, *, entry: bool = False) -> str:
     section = section_of(field)
     if section is not None:
         form = "a section" if section is kind else "a list of sections"
-        return f"{form} with the keys {', '.join(section.model_fields)}"
+        if issubclass(section, Choice):
+            return f"{form} with the key name and the options of what it names"
+        return f"{form} with the keys {', '.join(fields_of(section))}"
     return _words(kind, metadata)
 
 

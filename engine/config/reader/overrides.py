@@ -52,14 +52,26 @@ def _set(values: dict[str, Any], path: tuple[str, ...], value: Any) -> KeyPath:
     """Write ``value`` at ``path`` and return the path, list positions as integers."""
     place: Any = values
     walked: list[str | int] = []
-    for name in path:
+    while path:
         if walked:
             place = _below(place, walked[-1])
         if not isinstance(place, dict | list):
             raise ValueError(f"{dotted(tuple(walked))} is no section, it has no keys below it")
-        walked.append(_position(place, name, walked) if isinstance(place, list) else name)
+        length = 1
+        if isinstance(place, list):
+            walked.append(_position(place, path[0], walked))
+        else:
+            length = _length_of_key(place, path)
+            walked.append(".".join(path[:length]))
+        path = path[length:]
     place[walked[-1]] = value
     return tuple(walked)
+
+
+def _length_of_key(section: dict[str, Any], path: Sequence[str]) -> int:
+    """How many parts of ``path`` are one key: more than one where ``section`` has a dotted name."""
+    lengths = range(len(path), 1, -1)
+    return next((length for length in lengths if ".".join(path[:length]) in section), 1)
 
 
 def _below(place: Any, key: str | int) -> Any:

@@ -1,1 +1,1 @@
-"""One file for each model family; see ``engine.models.family``."""
+"""Model families, one file each; see ``engine.models.family``."""

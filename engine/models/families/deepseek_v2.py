@@ -40,7 +40,7 @@ _CHOICES = ("greedy", "group_limited_greedy")
 
 
 def architecture(config: HuggingFaceConfig) -> dict[str, Any]:
-    """Keyword arguments of megatron's ``MLATransformerConfig``.
+    """Return the arguments of megatron's ``MLATransformerConfig``.
 
     Raises:
         RunError: a feature that this family file does not express is switched on.
@@ -67,7 +67,7 @@ def _router(config: HuggingFaceConfig) -> dict[str, Any]:
 
 
 def rules(config: HuggingFaceConfig) -> Sequence[Rule]:
-    """Names and joins of every weight."""
+    """Return the names and joins of every weight."""
     return decoder_rules(config, layer_rules.latent_attention, router_bias=False)
 
 

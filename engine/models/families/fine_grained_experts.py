@@ -1,4 +1,4 @@
-"""What models with many small experts have in common: the DeepSeek families and GLM-4.5.
+"""Arguments and weight rules of models with many small experts: DeepSeek's and GLM-4.5.
 
 Routed experts, shared ones that every token visits, a few dense layers first, and a choice that
 may be limited to some groups of experts. DeepSeekMoE (arXiv 2401.06066).
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from engine.config.model_sizes import ModelSizes, model_sizes
 from engine.errors import RunError
 from engine.models.families import layer_rules
 from engine.models.families.layer_rules import WeightPrefix
@@ -20,14 +21,13 @@ BIAS_UPDATE_RATE = 0.001
 
 
 def expert_arguments(config: HuggingFaceConfig) -> dict[str, Any]:
-    """Keyword arguments of megatron's ``TransformerConfig`` for the experts, not for the router."""
-    dense = config["first_k_dense_replace"]
-    shared = config["moe_intermediate_size"] * (config.get("n_shared_experts") or 0)
+    """Return the arguments of megatron's ``TransformerConfig`` for experts, not for the router."""
+    sizes = _sizes(config)
     return {
         "num_moe_experts": config["n_routed_experts"],
-        "moe_layer_freq": [int(n >= dense) for n in range(config["num_hidden_layers"])],
+        "moe_layer_freq": [int(sizes.is_sparse(layer)) for layer in range(sizes.layers)],
         "moe_ffn_hidden_size": config["moe_intermediate_size"],
-        "moe_shared_expert_intermediate_size": shared or None,
+        "moe_shared_expert_intermediate_size": sizes.shared_columns or None,
         "moe_router_topk": config["num_experts_per_tok"],
         "moe_router_topk_scaling_factor": config["routed_scaling_factor"],
         "moe_router_load_balancing_type": "none",  # engine.models.balance does it
@@ -35,8 +35,19 @@ def expert_arguments(config: HuggingFaceConfig) -> dict[str, Any]:
     }
 
 
+def _sizes(config: HuggingFaceConfig) -> ModelSizes:
+    """Return the sizes of such a model.
+
+    Raises:
+        KeyError: ``config.json`` lacks one that :func:`model_sizes` would take for 0.
+    """
+    for key in ("first_k_dense_replace", "n_routed_experts", "moe_intermediate_size"):
+        config[key]
+    return model_sizes(config)
+
+
 def sigmoid_router(config: HuggingFaceConfig) -> dict[str, Any]:
-    """DeepSeek-V3's router: ``engine.models.router.SigmoidRouter``.
+    """Return the arguments for DeepSeek-V3's router, ``engine.models.router.SigmoidRouter``.
 
     Raises:
         RunError: the groups cannot hold as many experts as a token wants.
@@ -51,7 +62,7 @@ def sigmoid_router(config: HuggingFaceConfig) -> dict[str, Any]:
 
 
 def group_arguments(config: HuggingFaceConfig) -> dict[str, Any]:
-    """From how many groups of experts a token may choose.
+    """Return the arguments for a choice limited to some groups of experts.
 
     Raises:
         RunError: the groups cannot hold as many experts as a token wants.
@@ -71,27 +82,28 @@ def decoder_rules(
     *,
     router_bias: bool,
 ) -> list[Rule]:
-    """Every weight of such a model: a few dense layers, sparse ones, and any prediction head.
+    """Return the rules of every weight: a few dense layers, sparse ones, any prediction head.
 
     Args:
         config: contents of ``config.json``.
-        attention: rules of the attention at a place.
+        attention: makes the rules of the attention below a prefix.
         router_bias: whether the router has DeepSeek-V3's bias for balance.
     """
 
-    def layer(place: WeightPrefix, sparse: bool) -> list[Rule]:
-        if not sparse:
-            return [*attention(place, config), *layer_rules.dense_mlp(place)]
-        count, shared = config["n_routed_experts"], bool(config.get("n_shared_experts"))
-        experts = layer_rules.experts(place, count, bias=router_bias, shared=shared)
-        return [*attention(place, config), *experts]
+    sizes = _sizes(config)
 
-    layers = range(config["num_hidden_layers"])
-    first = config["first_k_dense_replace"]
-    dense, sparse = layers[:first], layers[first:]
+    def layer(prefix: WeightPrefix, sparse: bool) -> list[Rule]:
+        if not sparse:
+            return [*attention(prefix, config), *layer_rules.dense_mlp(prefix)]
+        shared = sizes.shared_columns > 0
+        experts = layer_rules.experts(prefix, sizes.experts, bias=router_bias, shared=shared)
+        return [*attention(prefix, config), *experts]
+
+    layers = range(sizes.layers)
+    dense, sparse = layers[: sizes.dense_layers], layers[sizes.dense_layers :]
     return [
         *layer_rules.outside_the_layers(config),
         *layer(layer_rules.decoder_layers(dense), False),
         *layer(layer_rules.decoder_layers(sparse), True),
-        *layer_rules.prediction_head(config, lambda place: layer(place, bool(sparse))),
+        *layer_rules.prediction_head(config, lambda prefix: layer(prefix, bool(sparse))),
     ]

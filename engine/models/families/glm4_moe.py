@@ -27,7 +27,7 @@ _EXPRESSED = {"hidden_act": "silu", "tie_word_embeddings": False}
 
 
 def architecture(config: HuggingFaceConfig) -> dict[str, Any]:
-    """Keyword arguments of megatron's ``TransformerConfig``.
+    """Return the arguments of megatron's ``TransformerConfig``.
 
     Raises:
         RunError: a feature that this family file does not express is switched on.
@@ -47,13 +47,13 @@ def architecture(config: HuggingFaceConfig) -> dict[str, Any]:
 
 
 def rules(config: HuggingFaceConfig) -> Sequence[Rule]:
-    """Names and joins of every weight."""
+    """Return the names and joins of every weight."""
     return decoder_rules(config, _attention, router_bias=True)
 
 
-def _attention(place: WeightPrefix, config: HuggingFaceConfig) -> list[Rule]:
+def _attention(prefix: WeightPrefix, config: HuggingFaceConfig) -> list[Rule]:
     return layer_rules.grouped_query_attention(
-        place,
+        prefix,
         config,
         bias=bool(config.get("attention_bias")),
         qk_norm=bool(config.get("use_qk_norm")),

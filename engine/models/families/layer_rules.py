@@ -1,4 +1,4 @@
-"""Weight rules that families share: one function for each part of a model.
+"""Weight rules that families share, one function for each part of a model.
 
 Sources: transformers' modeling files for Hugging Face's names, megatron-core's Transformer Engine
 layer specs for ours (a norm before a column-parallel linear is part of that linear there).
@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from engine.models.family import HuggingFaceConfig, head_dim
+from engine.config.model_sizes import model_sizes
+from engine.models.family import HuggingFaceConfig
+from engine.models.sequence_classifier import SCORE, is_sequence_classifier
 from engine.models.weight_rules import Copies, GateUp, GroupedQkv, Join, Rule, Same
 
 
 @dataclass(frozen=True)
 class WeightPrefix:
-    """Where a layer's weights are: the prefixes on both sides, perhaps for a range of layers."""
+    """Beginnings of weights' names in megatron and in Hugging Face, perhaps for some layers."""
 
     megatron: str
     hugging_face: str
@@ -24,18 +26,20 @@ class WeightPrefix:
     def rule(
         self, ours: str, *theirs: str, join: Join | None = None, experts: int | None = None
     ) -> Rule:
-        """A rule for names relative to this place."""
+        """Return a rule for names that continue this prefix."""
         names = tuple(self.hugging_face + name for name in theirs)
         return Rule(self.megatron + ours, names, join or Same(), self.layers, experts)
 
 
 def decoder_layers(layers: range) -> WeightPrefix:
-    """The place of some of the decoder's layers."""
+    """Return the prefix of some of the decoder's layers."""
     return WeightPrefix("decoder.layers.{layer}.", "model.layers.{layer}.", layers)
 
 
 def outside_the_layers(config: HuggingFaceConfig) -> list[Rule]:
-    """Embedding, last norm and, unless tied to the embedding, output layer.
+    """Return the rules of embedding, last norm and, unless it is tied, output layer.
+
+    A sequence classification model has its score layer in place of the output layer.
 
     DeepSeek's checkpoints repeat embedding and output layer in every depth of multi-token
     prediction, GLM-4.6's do not; Qwen3-0.6B's holds its tied output layer beside the embedding.
@@ -53,7 +57,9 @@ def outside_the_layers(config: HuggingFaceConfig) -> list[Rule]:
         ),
         Rule("decoder.final_layernorm.weight", ("model.norm.weight",)),
     ]
-    if not tied:
+    if is_sequence_classifier(config):
+        found.append(Rule(SCORE, (SCORE,)))
+    elif not tied:
         found.append(Rule("output_layer.weight", head, Copies(len(head))))
     return found
 
@@ -63,54 +69,55 @@ def _with_copies(name: str, depths: Sequence[str], copy: str) -> tuple[str, ...]
 
 
 def prediction_depths(config: HuggingFaceConfig) -> list[str]:
-    """Hugging Face prefixes of the multi-token prediction depths: layers after the last one."""
-    layers, depths = config["num_hidden_layers"], config.get("num_nextn_predict_layers") or 0
-    return [f"model.layers.{layers + depth}." for depth in range(depths)]
+    """Return Hugging Face's prefixes of the prediction depths: layers after the last one."""
+    sizes = model_sizes(config)
+    return [f"model.layers.{sizes.layers + depth}." for depth in range(sizes.mtp)]
 
 
 def prediction_head(
     config: HuggingFaceConfig, layer: Callable[[WeightPrefix], Sequence[Rule]]
 ) -> list[Rule]:
-    """Multi-token prediction as DeepSeek-V3 has it (arXiv 2412.19437, section 2.2).
+    """Return the rules of multi-token prediction (arXiv 2412.19437, section 2.2).
 
     Args:
         config: contents of ``config.json``.
-        layer: rules of a depth's transformer layer at a place.
+        layer: makes the rules of a depth's transformer layer below a prefix.
     """
     rules = []
     for depth, there in enumerate(prediction_depths(config)):
         here = f"mtp.layers.{depth}."
-        place = WeightPrefix(here, there)
+        prefix = WeightPrefix(here, there)
         rules += [
-            place.rule("enorm.weight", "enorm.weight"),
-            place.rule("hnorm.weight", "hnorm.weight"),
-            place.rule("eh_proj.weight", "eh_proj.weight"),
-            place.rule("final_layernorm.weight", "shared_head.norm.weight"),
+            prefix.rule("enorm.weight", "enorm.weight"),
+            prefix.rule("hnorm.weight", "hnorm.weight"),
+            prefix.rule("eh_proj.weight", "eh_proj.weight"),
+            prefix.rule("final_layernorm.weight", "shared_head.norm.weight"),
             *layer(WeightPrefix(f"{here}transformer_layer.", there)),
         ]
     return rules
 
 
 def grouped_query_attention(
-    place: WeightPrefix, config: HuggingFaceConfig, *, bias: bool = False, qk_norm: bool = False
+    prefix: WeightPrefix, config: HuggingFaceConfig, *, bias: bool = False, qk_norm: bool = False
 ) -> list[Rule]:
-    """Grouped-query attention and the norm before it."""
+    """Return the rules of grouped-query attention and the norm before it."""
     here, there = "self_attention.", "self_attn."
-    qkv = GroupedQkv(config["num_attention_heads"], config["num_key_value_heads"], head_dim(config))
+    channels = model_sizes(config).query_channels
+    qkv = GroupedQkv(config["num_attention_heads"], config["num_key_value_heads"], channels)
     rules = [
-        place.rule(f"{here}linear_qkv.layer_norm_weight", "input_layernorm.weight"),
-        place.rule(f"{here}linear_proj.weight", f"{there}o_proj.weight"),
+        prefix.rule(f"{here}linear_qkv.layer_norm_weight", "input_layernorm.weight"),
+        prefix.rule(f"{here}linear_proj.weight", f"{there}o_proj.weight"),
     ]
     for kind in ("weight", "bias") if bias else ("weight",):
         projections = [f"{there}{name}_proj.{kind}" for name in "qkv"]
-        rules.append(place.rule(f"{here}linear_qkv.{kind}", *projections, join=qkv))
+        rules.append(prefix.rule(f"{here}linear_qkv.{kind}", *projections, join=qkv))
     for name in "qk" if qk_norm else "":
-        rules.append(place.rule(f"{here}{name}_layernorm.weight", f"{there}{name}_norm.weight"))
+        rules.append(prefix.rule(f"{here}{name}_layernorm.weight", f"{there}{name}_norm.weight"))
     return rules
 
 
-def latent_attention(place: WeightPrefix, config: HuggingFaceConfig) -> list[Rule]:
-    """DeepSeek's multi-head latent attention and the norm before it.
+def latent_attention(prefix: WeightPrefix, config: HuggingFaceConfig) -> list[Rule]:
+    """Return the rules of DeepSeek's multi-head latent attention and the norm before it.
 
     The query is compressed to the rank ``q_lora_rank``, or not where that is None.
     """
@@ -128,8 +135,8 @@ def latent_attention(place: WeightPrefix, config: HuggingFaceConfig) -> list[Rul
         same["linear_q_up_proj.layer_norm_weight"] = "q_a_layernorm.weight"
         same["linear_q_up_proj.weight"] = "q_b_proj.weight"
     return [
-        place.rule("input_layernorm.weight", "input_layernorm.weight"),
-        *(place.rule(here + ours, there + theirs) for ours, theirs in same.items()),
+        prefix.rule("input_layernorm.weight", "input_layernorm.weight"),
+        *(prefix.rule(here + ours, there + theirs) for ours, theirs in same.items()),
     ]
 
 
@@ -143,26 +150,26 @@ class FeedForwardNames:
     down: str = "down_proj"
 
 
-def dense_mlp(place: WeightPrefix) -> list[Rule]:
-    """SwiGLU and the norm before it."""
+def dense_mlp(prefix: WeightPrefix) -> list[Rule]:
+    """Return the rules of a dense SwiGLU and the norm before it."""
     return [
-        place.rule("mlp.linear_fc1.layer_norm_weight", "post_attention_layernorm.weight"),
-        *_swiglu(place, "mlp."),
+        prefix.rule("mlp.linear_fc1.layer_norm_weight", "post_attention_layernorm.weight"),
+        *_swiglu(prefix, "mlp."),
     ]
 
 
 def experts(
-    place: WeightPrefix,
+    prefix: WeightPrefix,
     count: int,
     *,
     bias: bool = False,
     shared: bool = False,
     names: FeedForwardNames = FeedForwardNames(),
 ) -> list[Rule]:
-    """Router, SwiGLU experts and the norm before them.
+    """Return the rules of router, SwiGLU experts and the norm before them.
 
     Args:
-        place: of the layers.
+        prefix: of the layers.
         count: number of routed experts.
         bias: whether the router has DeepSeek-V3's bias for balance.
         shared: whether every token also goes through shared experts.
@@ -171,26 +178,26 @@ def experts(
     block = names.block
     each = replace(names, block=f"{block}experts.{{expert}}.")
     rules = [
-        place.rule("pre_mlp_layernorm.weight", "post_attention_layernorm.weight"),
-        place.rule("mlp.router.weight", f"{block}gate.weight"),
-        *_swiglu(place, "mlp.experts.experts.", each, count),
+        prefix.rule("pre_mlp_layernorm.weight", "post_attention_layernorm.weight"),
+        prefix.rule("mlp.router.weight", f"{block}gate.weight"),
+        *_swiglu(prefix, "mlp.experts.experts.", each, count),
     ]
     if bias:
-        rules.append(place.rule("mlp.router.expert_bias", f"{block}gate.e_score_correction_bias"))
+        rules.append(prefix.rule("mlp.router.expert_bias", f"{block}gate.e_score_correction_bias"))
     if shared:
         one = replace(names, block=f"{block}shared_experts.")
-        rules += _swiglu(place, "mlp.shared_experts.", one)
+        rules += _swiglu(prefix, "mlp.shared_experts.", one)
     return rules
 
 
 def _swiglu(
-    place: WeightPrefix,
+    prefix: WeightPrefix,
     here: str,
     names: FeedForwardNames = FeedForwardNames(),
     count: int | None = None,
 ) -> list[Rule]:
     gate, up, down = (f"{names.block}{name}.weight" for name in (names.gate, names.up, names.down))
     return [
-        place.rule(here + "linear_fc1.weight", gate, up, join=GateUp(), experts=count),
-        place.rule(here + "linear_fc2.weight", down, experts=count),
+        prefix.rule(here + "linear_fc1.weight", gate, up, join=GateUp(), experts=count),
+        prefix.rule(here + "linear_fc2.weight", down, experts=count),
     ]

@@ -22,7 +22,7 @@ _NAMES = FeedForwardNames("block_sparse_moe.", gate="w1", up="w3", down="w2")
 
 
 def architecture(config: HuggingFaceConfig) -> dict[str, Any]:
-    """Keyword arguments of megatron's ``TransformerConfig``.
+    """Return the arguments of megatron's ``TransformerConfig``.
 
     Raises:
         RunError: a feature that this family file does not express is switched on.
@@ -37,7 +37,7 @@ def architecture(config: HuggingFaceConfig) -> dict[str, Any]:
 
 
 def rules(config: HuggingFaceConfig) -> Sequence[Rule]:
-    """Names and joins of every weight."""
+    """Return the names and joins of every weight."""
     layers = layer_rules.decoder_layers(range(config["num_hidden_layers"]))
     return [
         *layer_rules.outside_the_layers(config),

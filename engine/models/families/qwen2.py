@@ -19,7 +19,7 @@ _EXPRESSED = {"hidden_act": "silu", "use_sliding_window": False}
 
 
 def architecture(config: HuggingFaceConfig) -> dict[str, Any]:
-    """Keyword arguments of megatron's ``TransformerConfig``.
+    """Return the arguments of megatron's ``TransformerConfig``.
 
     Raises:
         RunError: a feature that this family file does not express is switched on.
@@ -29,7 +29,7 @@ def architecture(config: HuggingFaceConfig) -> dict[str, Any]:
 
 
 def rules(config: HuggingFaceConfig) -> Sequence[Rule]:
-    """Names and joins of every weight."""
+    """Return the names and joins of every weight."""
     layers = layer_rules.decoder_layers(range(config["num_hidden_layers"]))
     return [
         *layer_rules.outside_the_layers(config),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from engine.config.model_sizes import model_sizes
 from engine.models.families import layer_rules
 from engine.models.families.shared_architecture import shared_arguments, softmax_router
 from engine.models.family import Family, HuggingFaceConfig, check_expressed
@@ -25,7 +26,7 @@ _EXPRESSED = {
 
 
 def architecture(config: HuggingFaceConfig) -> dict[str, Any]:
-    """Keyword arguments of megatron's ``TransformerConfig``.
+    """Return the arguments of megatron's ``TransformerConfig``.
 
     Raises:
         RunError: a feature that this family file does not express is switched on.
@@ -41,12 +42,18 @@ def architecture(config: HuggingFaceConfig) -> dict[str, Any]:
 
 
 def experts(config: HuggingFaceConfig) -> int:
-    """Number of routed experts: ``num_experts`` as published, transformers 5 writes another key."""
-    return int(config.get("num_experts") or config["num_local_experts"])
+    """Return the number of routed experts.
+
+    Raises:
+        KeyError: ``config.json`` does not say it.
+    """
+    if not (count := model_sizes(config).experts):
+        raise KeyError("num_experts")
+    return count
 
 
 def rules(config: HuggingFaceConfig) -> Sequence[Rule]:
-    """Names and joins of every weight."""
+    """Return the names and joins of every weight."""
     layers = layer_rules.decoder_layers(range(config["num_hidden_layers"]))
     return [
         *layer_rules.outside_the_layers(config),

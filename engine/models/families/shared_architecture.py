@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from engine.config.model_sizes import model_sizes
 from engine.errors import RunError
-from engine.models.family import HuggingFaceConfig, head_dim
+from engine.models.family import HuggingFaceConfig
 from engine.models.rope import ROPE_TYPES, rope_settings, yarn_arguments
 
 
 def trunk_arguments(config: HuggingFaceConfig) -> dict[str, Any]:
-    """Keyword arguments of megatron's ``TransformerConfig`` that are called alike everywhere."""
+    """Return the arguments of megatron's ``TransformerConfig`` that all families take alike."""
     return {
         "num_layers": config["num_hidden_layers"],
         "hidden_size": config["hidden_size"],
@@ -23,7 +24,7 @@ def trunk_arguments(config: HuggingFaceConfig) -> dict[str, Any]:
 def shared_arguments(
     config: HuggingFaceConfig, *, partial_rotation: bool = False
 ) -> dict[str, Any]:
-    """Keyword arguments of megatron's ``TransformerConfig`` that they share.
+    """Return megatron's arguments for the trunk and grouped-query attention.
 
     Args:
         config: contents of ``config.json``.
@@ -37,12 +38,12 @@ def shared_arguments(
         **trunk_arguments(config),
         "num_attention_heads": config["num_attention_heads"],
         "num_query_groups": config["num_key_value_heads"],
-        "kv_channels": head_dim(config),
+        "kv_channels": model_sizes(config).query_channels,
     }
 
 
 def attention_arguments(config: HuggingFaceConfig) -> dict[str, Any]:
-    """Keyword arguments of megatron's ``MLATransformerConfig`` for the attention.
+    """Return the arguments of megatron's ``MLATransformerConfig`` for latent attention.
 
     Raises:
         RunError: a kind of rotary embedding that is not expressed here.
@@ -63,7 +64,7 @@ def attention_arguments(config: HuggingFaceConfig) -> dict[str, Any]:
 
 
 def softmax_router(config: HuggingFaceConfig, *, normalise: bool) -> dict[str, Any]:
-    """Keyword arguments of megatron's ``TransformerConfig``.
+    """Return the arguments of megatron's ``TransformerConfig`` for a softmax router.
 
     Args:
         config: contents of ``config.json``.

@@ -1,4 +1,4 @@
-"""``config.json`` of models as published, and a layout for each; README.md says where from."""
+"""Configs of models as published, and a recommended layout for each; README.md has sources."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NAMES = tuple(RECOMMENDED)
 
 
 def published(name: str) -> dict[str, Any]:
-    """The contents of the ``config.json`` of ``name``, one of :data:`NAMES`."""
+    """Return the contents of the ``config.json`` of ``name``, one of :data:`NAMES`."""
     text = (files(__name__) / f"{name}.json").read_text(encoding="utf-8")
     config: dict[str, Any] = json.loads(text)
     return config

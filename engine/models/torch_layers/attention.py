@@ -88,7 +88,7 @@ class PackedAttention(MegatronModule):
 def attend_within_samples(
     query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, scale: float
 ) -> Tensor:
-    """Causal attention of a packed row, each token to its own sample only.
+    """Return causal attention of a packed row, of each token to its own sample only.
 
     Args:
         query: [tokens, heads, d]; key: [tokens, groups, d]; value: [tokens, groups, d_v].
@@ -109,7 +109,7 @@ def attend_within_samples(
 def attend_from_a_slice(
     query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, held: Tensor, scale: float
 ) -> Tensor:
-    """What :func:`attend_within_samples` gives at some positions of the row.
+    """Return :func:`attend_within_samples` at some positions of the row.
 
     Args:
         query: [tokens / ranks, heads, d], of the positions in ``held``.
@@ -134,7 +134,7 @@ def attend_from_a_slice(
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None) -> Tensor:
-    """[b, s, heads, d] each -> [b, s, heads, d_v]; causal where there is no mask."""
+    """Attend: [b, s, heads, d] each -> [b, s, heads, d_v]; causal where there is no mask."""
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
     grouped = q.shape[1] != k.shape[1]
     out = scaled_dot_product_attention(
@@ -160,7 +160,7 @@ def length_buckets(bounds: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 def similar_lengths(bounds: Tensor) -> list[list[int]]:
-    """Samples by length, those together that differ by less than a factor of two; no empty ones."""
+    """Group the samples whose lengths differ by less than a factor of two; no empty ones."""
     buckets: dict[int, list[int]] = defaultdict(list)
     for sample, length in enumerate(bounds.diff().tolist()):
         if length:
@@ -169,7 +169,7 @@ def similar_lengths(bounds: Tensor) -> list[list[int]]:
 
 
 def padded_positions(bounds: Tensor, samples: list[int]) -> tuple[Tensor, Tensor]:
-    """Positions of some samples, padded to the longest of them.
+    """Return the positions of some samples, padded to the longest of them.
 
     Returns:
         ``positions`` [b, s] int64, indices into the row (padding repeats the sample's last token),

@@ -1,4 +1,4 @@
-"""All experts of a rank in two grouped matrix products, instead of two small ones for each expert.
+"""Experts of a rank computed by two grouped matrix products instead of two for each expert.
 
 Parameters, their names and their places in checkpoints are those of megatron's SequentialMLP.
 """
@@ -18,7 +18,7 @@ class ExpertColumns(ColumnParallelLinear):
     """The gate and up projections of one expert; multiplied elsewhere."""
 
     def forward(self) -> Tensor:
-        """The weight, [2 f / etp, h]; as a forward pass, so that DDP has fetched it."""
+        """Return the weight, [2 f / etp, h]; a forward pass, so that DDP has fetched it."""
         return self.weight
 
 
@@ -26,7 +26,7 @@ class ExpertRows(RowParallelLinear):
     """The down projection of one expert; multiplied elsewhere."""
 
     def forward(self) -> Tensor:
-        """The weight, [h, f / etp]; as a forward pass, so that DDP has fetched it."""
+        """Return the weight, [h, f / etp]; a forward pass, so that DDP has fetched it."""
         return self.weight
 
 
@@ -39,7 +39,7 @@ class GroupedExperts(SequentialMLP):
         tokens_per_expert: Tensor,
         permuted_probs: Tensor,
     ) -> tuple[Tensor, None]:
-        """Send each expert its rows.
+        """Compute each expert on its rows.
 
         Args:
             permuted_local_hidden_states: [n, h], the first expert's rows first.
@@ -64,5 +64,5 @@ class GroupedSpecProvider(LocalSpecProvider):
     def grouped_mlp_modules(
         self, moe_use_grouped_gemm: bool, moe_use_legacy_grouped_gemm: bool
     ) -> tuple[type, MLPSubmodules]:
-        """The experts' module and what it is made of."""
+        """Return the experts' module and its submodules."""
         return GroupedExperts, MLPSubmodules(linear_fc1=ExpertColumns, linear_fc2=ExpertRows)

@@ -47,13 +47,13 @@ class ReplicatedLinear(MegatronModule):
         self.weight.sequence_parallel = config.sequence_parallel
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, None]:
-        """[..., input_size] -> ([..., output_size], no bias)."""
+        """Multiply: [..., input_size] -> ([..., output_size], no bias)."""
         return linear(inputs, self.weight), None
 
 
 @contextmanager
 def accepted_by_latent_attention() -> Iterator[None]:
-    """Within the block ``MLASelfAttention`` can be built with the layer, and not with megatron's.
+    """Let ``MLASelfAttention`` be built with :class:`ReplicatedLinear` within the block.
 
     multi_latent_attention.py:408 and 453 of megatron-core 0.16.1 compare the spec's class with
     the name of Transformer Engine's, which is None without it, and refuse any other.

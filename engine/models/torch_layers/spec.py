@@ -1,4 +1,4 @@
-"""Layer specs without Transformer Engine.
+"""Layer specs for the path without Transformer Engine.
 
 Module names and checkpoint keys are those of the Transformer Engine specs, so that either loads the
 other's checkpoints: there a norm that precedes a column-parallel linear is fused into it.
@@ -31,7 +31,7 @@ from engine.models.torch_layers.replicated_linear import ReplicatedLinear
 
 
 def layer_specs(config: TransformerConfig) -> list[ModuleSpec]:
-    """The specs of all layers of the model, dense or with experts."""
+    """Return the specs of all layers of the model, dense or with experts."""
     frequency = config.moe_layer_freq
     dense, sparse = _layer(config, experts=False), _layer(config, experts=True)
     if config.num_moe_experts is None:
@@ -42,7 +42,7 @@ def layer_specs(config: TransformerConfig) -> list[ModuleSpec]:
 
 
 def mtp_layer_spec(layer: ModuleSpec) -> ModuleSpec:
-    """The spec of a multi-token prediction depth whose transformer layer is ``layer``."""
+    """Return the spec of a multi-token prediction depth whose transformer layer is ``layer``."""
     return ModuleSpec(
         module=MultiTokenPredictionLayer,
         submodules=MultiTokenPredictionLayerSubmodules(
@@ -76,7 +76,7 @@ def _layer(config: TransformerConfig, experts: bool) -> ModuleSpec:
 
 
 def _fused_names(latent: bool, experts: bool) -> dict[str, str]:
-    """Our prefix of a norm's key -> the prefix that Transformer Engine's fused linear gives it."""
+    """Return our prefix of a norm's key -> its prefix in Transformer Engine's fused linear."""
     attention = "self_attention."
     if latent:
         keys = {

@@ -1,1 +1,1 @@
-"""SGLang's unmodified server on a machine without a GPU."""
+"""Run SGLang's unmodified server on a machine without a GPU."""

@@ -1,4 +1,4 @@
-"""Which requests of a batch are worth padding to one shape."""
+"""Group the requests of a batch that are worth padding to one shape."""
 
 from __future__ import annotations
 

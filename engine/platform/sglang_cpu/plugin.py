@@ -1,4 +1,4 @@
-"""What the CPU server adds to SGLang, through SGLang's own plug-in hooks.
+"""Add the CPU server's attention and experts to SGLang through its own plug-in hooks.
 
 SGLang finds :func:`register` by its entry point (group ``sglang.srt.plugins`` in pyproject.toml)
 and calls it in every process of a server, but it swallows what a plug-in raises. So that nothing is
@@ -73,7 +73,7 @@ def _fork(result: Any, server_args: Any) -> None:
 
 
 def _support_triton(original: Callable[[str], bool], backend: str) -> bool:
-    """SGLang concludes from the backend's name whether its Triton kernels can be used."""
+    """Return that Triton cannot be used with our backend; SGLang concludes it from the name."""
     return backend != ATTENTION_BACKEND and original(backend)
 
 

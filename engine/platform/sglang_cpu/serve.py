@@ -1,4 +1,4 @@
-"""SGLang's own server on the CPU: ``python -m engine.platform.sglang_cpu.serve <sglang's flags>``.
+"""Start SGLang's own server on the CPU: ``python -m engine.platform.sglang_cpu.serve <flags>``.
 
 The server is the unmodified package. The stand-ins of ``imports`` let it be imported; the hooks of
 ``plugin`` make it fast.

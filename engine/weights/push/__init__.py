@@ -1,1 +1,20 @@
-"""Ways of giving the servers new weights; each is a file."""
+"""Ways of giving the servers new weights; each is a file with a class that is a WeightPush."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class WeightPush(Protocol):
+    """Gives all servers the policy's weights as they are now."""
+
+    def __call__(self, version: int) -> None:
+        """Make the weights ``version``. Called by all trainer ranks together.
+
+        When it returns on rank 0, every server has said that it has them; on other ranks it may
+        return earlier. Saying so to anybody else is the caller's part.
+
+        Raises:
+            RunError: the weights could not be passed on, or servers could not take them.
+        """
+        ...

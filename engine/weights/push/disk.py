@@ -1,17 +1,55 @@
-"""Has every server load a version of the weights from a folder."""
+"""The weights go through a folder: the trainer writes it, and every server loads it."""
 
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import aiohttp
+import torch.distributed as dist
 
 from engine.errors import RunError
 from engine.servers.endpoint import Endpoint, open_session
 
+if TYPE_CHECKING:  # it needs megatron, and who only has servers load a folder does not
+    from engine.weights.export import Exporter
+
 FLUSH_SECONDS = 10  # for a server that has nothing to do but to notice that
+
+
+class DiskPush:
+    """See :class:`engine.weights.push.WeightPush`. Only the newest version stays on the disk."""
+
+    def __init__(
+        self, exporter: Exporter, folder: Path, servers: Mapping[str, str], limit_seconds: float
+    ) -> None:
+        """Nothing is written yet.
+
+        Args:
+            exporter: of the policy.
+            folder: for this alone; a version becomes a folder in it. On a file system that all
+                trainer ranks and servers share.
+            servers: name -> base URL; rank 0 speaks to them.
+            limit_seconds: see :func:`update_from_disk`.
+        """
+        self._exporter, self._folder = exporter, folder
+        self._servers, self._limit = servers, limit_seconds
+
+    def __call__(self, version: int) -> None:
+        """See :class:`engine.weights.push.WeightPush`.
+
+        Raises:
+            RunError: see :meth:`Exporter.export`, on all ranks, and :func:`update_from_disk`, on
+                rank 0.
+        """
+        place = self._folder / f"{version:06d}"
+        self._exporter.export(place, durable=False)  # after a power cut the servers are gone, too
+        if dist.get_rank() == 0:
+            update_from_disk(self._servers, place, version, self._limit)
+            _remove_others(place)
 
 
 def update_from_disk(
@@ -73,3 +111,10 @@ async def _update(
             f"{endpoint} loaded {folder}, but says that it has weight version "
             f"{info.get('weight_version')!r}"
         )
+
+
+def _remove_others(folder: Path) -> None:
+    """Leave nothing beside ``folder``: checkpoints are what a run is resumed from."""
+    for other in folder.parent.iterdir():
+        if other != folder:
+            shutil.rmtree(other)

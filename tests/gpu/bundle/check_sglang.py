@@ -22,8 +22,7 @@ import gpu_server  # stand-ins for what is not carried
 import torch
 from served_model import MODEL
 
-from engine.servers.command import server_command
-from engine.servers.placement import ServerGpus
+from engine.servers.command import ServerPlace, server_command
 
 MODULES = (
     "sgl_kernel",
@@ -57,8 +56,8 @@ def parse_our_flags() -> None:
 
     parser = argparse.ArgumentParser()
     ServerArgs.add_cli_args(parser)
-    given = {"rendezvous_port": 2, "index": 0, "tp": 1, "max_total_tokens": 1, "seed": 1}
-    command, _ = server_command(Path("/model"), 1, gpus=ServerGpus(0, 0.4), **given)
+    place = ServerPlace("127.0.0.1:1", "127.0.0.1:2", devices=(0,), memory=0.4)
+    command, _ = server_command(Path("/model"), place, tp=1, max_total_tokens=1, seed=1)
     parser.parse_args([*command[3:], *gpu_server.FLAGS])  # after python -m sglang.launch_server
 
 

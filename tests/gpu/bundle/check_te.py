@@ -94,13 +94,18 @@ def construct(name: str, keys: dict[str, object]) -> int:
     from engine.config.layout import LayoutConfig
     from engine.config.trainer import OptimizerConfig
     from engine.config.training import TrainingConfig
+    from engine.training.heads.token_logprobs import TokenLogProbs
     from engine.training.trained_model import TrainedModel
     from tools.benchmarks.training.variants import SMALL_MODEL
 
     training = TrainingConfig(dtype="bfloat16", tokens_per_microbatch=64, **keys)
     with one_process(name):
         policy = TrainedModel(
-            SMALL_MODEL, LayoutConfig(processes=1), OptimizerConfig(lr=1e-5), training
+            SMALL_MODEL,
+            LayoutConfig(processes=1),
+            OptimizerConfig(lr=1e-5),
+            training,
+            TokenLogProbs(1.0, training.logits_chunk_tokens),
         )
         modules = [module for chunk in policy.chunks for module in chunk.modules()]
         policy.close()

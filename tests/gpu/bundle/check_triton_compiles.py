@@ -30,8 +30,8 @@ from torch import Tensor  # noqa: E402
 
 
 def logits() -> None:
-    """The kernels of engine.training.log_probability, as it launches them forward and backward."""
-    from engine.training import logit_kernels
+    """The kernels of engine.training.heads.log_probability, as it launches them forward and backward."""
+    from engine.training.heads import logit_kernels
 
     tokens, words = 8, 151936
     products, column = torch.randn(tokens, words), torch.randint(words, (tokens,))

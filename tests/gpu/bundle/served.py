@@ -32,11 +32,15 @@ from served_trainer import Trainer, trainer  # before the engine: it readies the
 
 from engine.platform import accelerator
 from engine.servers.client import Sampling, connect
-from engine.servers.command import Server, servers
 from engine.servers.endpoint import Endpoint, open_session
-from engine.servers.placement import ServerGpus
 from engine.weights.push.disk import update_from_disk
-from tools.benchmarks.local_servers import FreePorts, RunningServer, running, urls
+from tools.benchmarks.local_servers import (
+    LocalServer,
+    RunningServer,
+    local_server,
+    running,
+    urls,
+)
 
 PROMPTS, PROMPT_TOKENS = 16, 16
 ASKED = Sampling(n=4, max_new_tokens=64, temperature=1.0, stop_token_ids=())
@@ -58,17 +62,16 @@ class Comparison:
     passed: bool
 
 
-def describe(model: Path) -> Server:
+def describe(model: Path) -> LocalServer:
     """Return a run's server; on a GPU it is gpu_server.py in place of SGLang's own program."""
     gpu = accelerator.has_gpu()
-    gpus = ServerGpus(0, 0.3) if gpu else None
-    given = {"count": 1, "port": 0, "tp": 1, "max_total_tokens": 65536, "gpus": gpus, "seed": 1}
-    (server,) = servers(model, FreePorts(), **given)
+    devices, memory = ((0,), 0.3) if gpu else ((), None)
+    server = local_server(model, max_total_tokens=65536, seed=1, devices=devices, memory=memory)
     if not gpu:
         return server
-    python, _, _, *flags = server.process.command  # python -m sglang.launch_server ...
+    python, _, _, *flags = server.command  # python -m sglang.launch_server ...
     command = (python, str(Path(__file__).with_name("gpu_server.py")), *flags)
-    return replace(server, process=replace(server.process, command=command))
+    return replace(server, command=command)
 
 
 class Pair:

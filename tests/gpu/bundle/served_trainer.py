@@ -18,12 +18,15 @@ from engine.config.training import TrainingConfig
 from engine.config.training_layout import row_multiple
 from engine.data.packing import PackedRow, pack
 from engine.training.forward import log_probabilities
+from engine.training.heads.token_logprobs import TokenLogProbs
 from engine.training.trained_model import TrainedModel
 from engine.weights.export import Exporter
 from engine.weights.hugging_face import HuggingFaceFolder
 from engine.weights.load import load
 
 ONE = LayoutConfig(processes=1)
+LIMIT = 1 << 30
+"""Bytes of a bucket of weights."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,9 @@ class Trainer:
         self._training = TrainingConfig.model_validate(
             {"dtype": dtype, "tokens_per_microbatch": tokens}
         )
-        self.policy = TrainedModel(folder.config, ONE, OptimizerConfig(lr=1e-5), self._training)
+        head = TokenLogProbs(1.0, self._training.logits_chunk_tokens)
+        optimizer = OptimizerConfig(lr=1e-5)
+        self.policy = TrainedModel(folder.config, ONE, optimizer, self._training, head)
         self.policy.parameters_changed(load(self.policy.chunks, folder))
         self.exporter = Exporter(self.policy.chunks, folder)
 
@@ -60,7 +65,7 @@ class Trainer:
         """
         row = pack(list(samples), row_multiple=row_multiple(self._training, ONE))
         row = row.to(torch.cuda.current_device())
-        found = log_probabilities(self.policy.chunks, [Row(row)], self.policy.scorer)
+        found = log_probabilities(self.policy.chunks, [Row(row)], self.policy.head)
         assert found is not None
         return found[0][row.response_mask].cpu().double()
 
@@ -73,9 +78,9 @@ class Trainer:
         self.policy.parameters_changed()
 
     def named_tensors(self) -> list[tuple[str, Tensor]]:
-        """All weights under Hugging Face names, on the trainer's device; the exporter's are not."""
-        device = torch.cuda.current_device()
-        return [(name, tensor.to(device)) for name, tensor in self.exporter.tensors().items()]
+        """All weights under Hugging Face names, on the trainer's device; the model is small."""
+        buckets = self.exporter.stream.buckets(LIMIT, torch.cuda.current_device())
+        return [pair for _, pairs in buckets for pair in pairs]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from engine.config.training import TrainingConfig
 from engine.data.packing import PackedRow, pack
 from engine.models.family import family_of
 from engine.models.weight_rules import expand
-from engine.weights.gather import Gatherer
+from engine.weights.tensor_stream import TensorStream
 
 TRAINING = TrainingConfig(dtype="float32", tokens_per_microbatch=1024)
 
@@ -48,7 +48,7 @@ def as_hugging_face(model: torch.nn.Module, config: dict[str, Any]) -> dict[str,
     """The model's tensors under Hugging Face names."""
     maps = expand(family_of(config).rules(config))
     found: dict[str, Tensor] = {}
-    for key, tensor in Gatherer([model]).gather().items():
+    for key, tensor in TensorStream([model]).collect().items():
         found.update(maps[key].to_hugging_face(tensor))
     return {name: tensor.clone() for name, tensor in found.items()}
 

@@ -14,20 +14,20 @@ import torch.distributed as dist
 from torch import Tensor
 
 from engine.algorithms.aggregation import sequence_mean_weights, token_mean_weights
-from engine.algorithms.grpo import grpo_loss
+from engine.algorithms.grpo import Grpo
 from engine.algorithms.next_token import next_token_loss
 from engine.config.layout import LayoutConfig
 from engine.config.trainer import OptimizerConfig
 from engine.config.training import TrainingConfig
-from engine.config.training_layout import row_multiple
-from engine.data.minibatches import plan_minibatches
-from engine.data.packing import PackedRow, pack, padded_length
+from engine.data.batch_builder import Packing, build_minibatches
 from engine.models.gpt import MtpMode
 from engine.parallel.groups import data_rank, data_ranks
+from engine.run.rollout_batch import RolloutRow
 from engine.training.forward import log_probabilities
+from engine.training.heads.token_logprobs import TokenLogProbs, TokenOutputs
 from engine.training.trained_model import TrainedModel
-from engine.weights.gather import Gatherer
 from engine.weights.shards import shards
+from engine.weights.tensor_stream import TensorStream
 from tools.benchmarks.parity.compare import Outcome, Weights
 
 UPDATES = 3
@@ -41,14 +41,10 @@ MTP_LOSS_WEIGHT = 0.3
 
 
 @dataclass
-class ParityRow:
-    """One microbatch of either update; tensors are float32 [tokens]."""
+class ParityRow(RolloutRow):
+    """One microbatch of either update; ``noise`` is float32 [tokens], 0 outside responses."""
 
-    packed: PackedRow
-    weights: Tensor
-    advantages: Tensor
-    noise: Tensor
-    old_logp: Tensor | None = None
+    noise: Any = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +113,8 @@ def _policy(
 ) -> TrainedModel:
     optimizer = OptimizerConfig(lr=LEARNING_RATE, eps=EPS)
     mtp: MtpMode = "isolated" if kind == "grpo" else "joint"
-    policy = TrainedModel(model, layout, optimizer, training, mtp=mtp)
+    head = TokenLogProbs(1.0, training.logits_chunk_tokens)
+    policy = TrainedModel(model, layout, optimizer, training, head, mtp=mtp)
     initialise(policy)
     return policy
 
@@ -138,66 +135,48 @@ def parity_rows(
     layout: LayoutConfig, training: TrainingConfig, samples: list[Sample], kind: str
 ) -> list[ParityRow]:
     """This rank's packed rows of one minibatch, weighted as an update of ``kind`` weights them."""
-    (plan,) = plan_minibatches(
-        [padded_length(len(s.prompt), len(s.response), layout.sample_multiple) for s in samples],
-        1,
-        data_ranks(),
-        training.tokens_per_microbatch,
-        seed=0,
-        row_count_multiple=layout.microbatch_multiple,
+    lengths = [len(sample.response) for sample in samples]
+    weights = (
+        token_mean_weights(lengths, sum(lengths))
+        if kind == "sft"
+        else sequence_mean_weights(lengths, len(samples))
     )
-    answers = sum(len(sample.response) for sample in samples)
-    rows = []
-    for members in plan.rows[data_rank()]:
-        chosen = [samples[i] for i in members]
-        packed = pack(
-            [(s.prompt, s.response) for s in chosen],
-            row_multiple=row_multiple(training, layout),
-            sample_multiple=layout.sample_multiple,
-        ).to(torch.cuda.current_device())
-        lengths = [len(s.response) for s in chosen]
-        weights = (
-            token_mean_weights(lengths, answers)
-            if kind == "sft"
-            else sequence_mean_weights(lengths, len(samples))
+    (minibatch,) = build_minibatches(
+        [(sample.prompt, sample.response) for sample in samples],
+        weights,
+        Packing.of(training, layout, data_rank(), data_ranks()),
+        device=torch.cuda.current_device(),
+    )
+    return [
+        ParityRow(
+            row.packed,
+            samples=[],
+            advantages=row.packed.spread([samples[i].advantage for i in row.members]),
+            weights=row.weights,
+            noise=row.packed.scatter([samples[i].noise for i in row.members]),
         )
-        rows.append(
-            ParityRow(
-                packed,
-                packed.spread(weights),
-                packed.spread([s.advantage for s in chosen]),
-                packed.scatter([s.noise for s in chosen]),
-            )
-        )
-    return rows
+        for row in minibatch.rows
+    ]
 
 
 def _score(policy: TrainedModel, rows: list[ParityRow]) -> None:
-    found = log_probabilities(policy.chunks, rows, policy.scorer)
+    found = log_probabilities(policy.chunks, rows, policy.head)
     for row, logp in zip(rows, found or [], strict=False):
-        row.old_logp = logp
+        row.old_logp, row.reference_logp = logp + row.noise, logp - row.noise
 
 
-def _sft(logp: Tensor, entropy: Tensor, row: ParityRow) -> tuple[Tensor, dict[str, Tensor]]:
-    return next_token_loss(logp, row.weights)
+def _sft(outputs: TokenOutputs, row: ParityRow) -> tuple[Tensor, dict[str, Tensor]]:
+    return next_token_loss(outputs.logp, row.weights)
 
 
-def _grpo(logp: Tensor, entropy: Tensor, row: ParityRow) -> tuple[Tensor, dict[str, Tensor]]:
-    assert row.old_logp is not None
-    return grpo_loss(
-        logp,
-        row.old_logp + row.noise,
-        row.old_logp - row.noise,
-        row.advantages,
-        row.weights,
-        clip=0.2,
-        kl_coefficient=0.1,
-    )
+def _grpo(outputs: TokenOutputs, row: ParityRow) -> tuple[Tensor, dict[str, Tensor]]:
+    return GRPO.loss(outputs.logp, outputs.entropy, row)
 
 
+GRPO = Grpo(clip_low=0.2, clip_high=0.2, kl_coefficient=0.1)
 LOSSES = {"sft": _sft, "grpo": _grpo}
 
 
 def _weights(policy: TrainedModel) -> Weights | None:
-    whole = Gatherer(policy.chunks).gather()
+    whole = TensorStream(policy.chunks).collect()
     return whole if dist.get_rank() == 0 else None

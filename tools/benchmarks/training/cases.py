@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from engine.config.layout import LayoutConfig
+from engine.config.model_sizes import model_sizes
 from engine.errors import RunError
 from engine.models.family import family_of
 from engine.models.flops import training_flops
@@ -39,9 +40,9 @@ def case_of(file: Path | None, layout: LayoutConfig, options: argparse.Namespace
     lengths = drawn_lengths(
         options.samples, options.median, options.spread, options.limit, options.seed
     )
-    architecture = {**family_of(model).architecture(model), "mtp_num_layers": None}
+    family_of(model).architecture(model)  # refuses what megatron cannot express
     work = Work(
-        flops=training_flops(architecture, model["vocab_size"], lengths),
+        flops=training_flops(replace(model_sizes(model), mtp=0), lengths),
         tokens=sum(lengths),
         processes=layout.processes,
         device=accelerator.device_name(),

@@ -20,26 +20,17 @@ from engine.algorithms.next_token import next_token_loss
 from engine.config.layout import LayoutConfig
 from engine.config.trainer import OptimizerConfig
 from engine.config.training import TrainingConfig
-from engine.config.training_layout import row_multiple
-from engine.data.minibatches import plan_minibatches
-from engine.data.packing import PackedRow, pack, padded_length
+from engine.data.batch_builder import Packing, WeightedMinibatch, WeightedRow, build_minibatches
 from engine.errors import RunError
 from engine.models.transformer_config_args import kernels_of
 from engine.parallel.groups import data_rank, data_ranks
 from engine.platform import accelerator
+from engine.training.heads.token_logprobs import TokenLogProbs, TokenOutputs
 from engine.training.trained_model import TrainedModel
 from tools.benchmarks.memory import peak, release, resident, start_peak
 from tools.benchmarks.training.profile import Profile, profiled
 
 LEARNING_RATE = 1e-5
-
-
-@dataclass(frozen=True)
-class Row:
-    """One microbatch; every token of a response counts alike."""
-
-    packed: PackedRow
-    weights: Tensor
 
 
 @dataclass(frozen=True)
@@ -119,15 +110,16 @@ def measured_steps(
     start_peak(device)
     before = resident(device)
     try:
-        policy = TrainedModel(model, layout, OptimizerConfig(lr=LEARNING_RATE), training)
+        head = TokenLogProbs(1.0, training.logits_chunk_tokens)
+        policy = TrainedModel(model, layout, OptimizerConfig(lr=LEARNING_RATE), training, head)
     except RunError as error:
         return Refused(str(error))
-    rows = _rows(layout, training, lengths, model["vocab_size"])
+    batch = _minibatch(layout, training, lengths, model["vocab_size"])
     losses = []
 
     def step() -> float:
         begun = _together()
-        metrics = policy.update(rows, _loss, sum(lengths), LEARNING_RATE)
+        metrics = policy.update(batch.rows, _loss, batch.tokens, LEARNING_RATE)
         losses.append(metrics["loss"])
         return _together() - begun
 
@@ -137,8 +129,8 @@ def measured_steps(
         seconds=tuple(seconds[warmup:]),
         peak_bytes=held,
         losses=tuple(losses[warmup:]),
-        microbatches=len(rows),
-        row_tokens=max(len(row.packed.tokens) for row in rows),
+        microbatches=len(batch.rows),
+        row_tokens=max(len(row.packed.tokens) for row in batch.rows),
         kernels=kernels_of(training),
         device=accelerator.device_name(),
         profile=profiled(step) if profile else None,
@@ -154,33 +146,21 @@ def _together() -> float:
     return time.perf_counter()
 
 
-def _loss(logp: Tensor, entropy: Tensor, row: Row) -> tuple[Tensor, dict[str, Tensor]]:
-    return next_token_loss(logp, row.weights)
+def _loss(outputs: TokenOutputs, row: WeightedRow) -> tuple[Tensor, dict[str, Tensor]]:
+    return next_token_loss(outputs.logp, row.weights)
 
 
-def _rows(
+def _minibatch(
     layout: LayoutConfig, training: TrainingConfig, lengths: Sequence[int], words: int
-) -> list[Row]:
-    """This rank's rows: random tokens, planned and packed as a run's are."""
-    (plan,) = plan_minibatches(
-        [padded_length(1, length, layout.sample_multiple) for length in lengths],
-        1,
-        data_ranks(),
-        training.tokens_per_microbatch,
-        seed=0,
-        row_count_multiple=layout.microbatch_multiple,
+) -> WeightedMinibatch:
+    """This rank's part of one minibatch of random tokens, built as a run's are."""
+    (minibatch,) = build_minibatches(
+        [_sample(index, length, words) for index, length in enumerate(lengths)],
+        token_mean_weights(lengths, sum(lengths)),
+        Packing.of(training, layout, data_rank(), data_ranks()),
+        device=torch.cuda.current_device(),
     )
-    rows = []
-    for members in plan.rows[data_rank()]:
-        samples = [_sample(index, lengths[index], words) for index in members]
-        packed = pack(
-            samples,
-            row_multiple=row_multiple(training, layout),
-            sample_multiple=layout.sample_multiple,
-        ).to(torch.cuda.current_device())
-        weights = token_mean_weights(packed.response_lengths, sum(lengths))
-        rows.append(Row(packed, packed.spread(weights)))
-    return rows
+    return minibatch
 
 
 def _sample(index: int, length: int, words: int) -> tuple[list[int], list[int]]:

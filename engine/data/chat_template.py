@@ -1,0 +1,171 @@
+"""A model's own chat template: from messages to the text that the model is asked with.
+
+Templates are Jinja programs that come with a model. They run as in transformers'
+``apply_chat_template`` (same environment, same names, tested equal), without its imports: in a
+sandbox that forbids to change what is handed in and to reach Python through it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn, TypedDict
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from engine.config.sft_data import chat_template_text
+from engine.errors import RunError
+
+
+class Message(TypedDict):
+    """One turn of a conversation: who speaks (system, user, assistant, ...), and what."""
+
+    role: str
+    content: str
+
+
+_NAMED_TOKENS = tuple(
+    f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+)
+
+
+class ChatTemplate:
+    """Renders conversations.
+
+    Attributes:
+        text: the template's source.
+        special_tokens: what the template knows by name: ``bos_token`` and the like.
+    """
+
+    def __init__(self, text: str, special_tokens: Mapping[str, str], *, name: str) -> None:
+        """Compile it.
+
+        Args:
+            name: what messages call the template, usually the model's folder.
+        Raises:
+            RunError: it is no Jinja template.
+        """
+        self.text = text
+        self.special_tokens = dict(special_tokens)
+        self._name = name
+        try:
+            self._template = _environment().from_string(text)
+        except jinja2.TemplateError as error:
+            raise RunError(f"{name}: the chat template cannot be compiled: {error}") from error
+
+    @classmethod
+    def load(cls, folder: Path) -> ChatTemplate:
+        """Read the template of a Hugging Face folder and its tokens' names.
+
+        Raises:
+            RunError: there is no template, or a file cannot be read.
+        """
+        try:
+            text = chat_template_text(folder)
+        except ValueError as error:
+            raise RunError(str(error)) from error
+        if text is None:
+            raise RunError(
+                f"{folder}: expected a chat template (chat_template.jinja, or chat_template in"
+                " tokenizer_config.json), found none; use another model, or data.template=plain"
+            )
+        return cls(text, _special_tokens(folder), name=str(folder))
+
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
+        """Return the conversation as text.
+
+        Args:
+            add_generation_prompt: end with what stands before an answer, for the model to go on.
+        Raises:
+            RunError: the template refuses the conversation; with its own words.
+        """
+        try:
+            return self._template.render(
+                messages=list(messages),
+                tools=None,
+                documents=None,
+                add_generation_prompt=add_generation_prompt,
+                **self.special_tokens,
+            )
+        except Exception as error:  # a template is a program: it can raise anything
+            raise RunError(f"{self._name}: the chat template refuses it: {error}") from error
+
+
+class _Generation(Extension):
+    """``{% generation %}`` marks answers for masks, which are not made here: what is in it stays.
+
+    Like a macro it keeps names that are set inside.
+    """
+
+    tags = {"generation"}  # noqa: RUF012 - jinja2's own way to say it
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.Scope(body, lineno=line)
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise
+    environment.globals["strftime_now"] = _now
+    return environment
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Jinja's own filter would write HTML entities."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
+
+
+def _raise(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _now(form: str) -> str:
+    return datetime.now().strftime(form)
+
+
+def _special_tokens(folder: Path) -> dict[str, str]:
+    """Tokens by name, from tokenizer_config.json, and special_tokens_map.json of old folders."""
+    config = _read_json(folder / "tokenizer_config.json")
+    if "added_tokens_decoder" not in config:
+        config |= _read_json(folder / "special_tokens_map.json")
+    tokens = {name: config.get(name) for name in _NAMED_TOKENS}
+    texts = {
+        name: token.get("content") if isinstance(token, dict) else token
+        for name, token in tokens.items()
+    }
+    return {name: text for name, text in texts.items() if isinstance(text, str)}
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file}: expected JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{file}: expected a JSON object, found {type(content).__name__}")
+    return content

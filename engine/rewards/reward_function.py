@@ -1,0 +1,81 @@
+"""All rewards of a run, on one answer: each verdict by name, and their weighted sum."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Self
+
+from engine.errors import RunError
+from engine.rewards.reward import Answer, Reward
+from engine.rewards.score import CRASH, Score
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RewardResult:
+    """Every reward's verdict on one answer, and ``reward``, the sum of weight times value."""
+
+    scores: dict[str, Score]
+    reward: float
+
+
+class RewardFunction:
+    """The rewards of a run, by the names under which the configuration has them.
+
+    An ``async with`` block starts what they need (the workers of the accuracy reward, for
+    instance), and ends it.
+    """
+
+    def __init__(self, rewards: Mapping[str, Reward]) -> None:
+        """Take the rewards; ValueError if there is none: every answer would be worth the same."""
+        if not rewards:
+            raise ValueError("expected at least one reward")
+        self._rewards = dict(rewards)
+        self._entered = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:  # leaves those that have started, if one cannot
+            for reward in self._rewards.values():
+                await stack.enter_async_context(reward)
+            self._entered = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self._entered.aclose()
+
+    async def score(self, answer: Answer) -> RewardResult:
+        """Judge one answer; call it for a whole group at once with asyncio.gather.
+
+        A reward that raises, or whose value is not finite, has the outcome ``crash``.
+
+        Raises:
+            RunError: a reward cannot go on, for instance a worker could not be started any more.
+        """
+        scores = await asyncio.gather(
+            *(_score(name, reward, answer) for name, reward in self._rewards.items())
+        )
+        weights = [reward.weight for reward in self._rewards.values()]
+        return RewardResult(
+            scores=dict(zip(self._rewards, scores, strict=True)),
+            reward=sum(w * score.value for w, score in zip(weights, scores, strict=True)),
+        )
+
+
+async def _score(name: str, reward: Reward, answer: Answer) -> Score:
+    try:
+        score = await reward.score(answer)
+    except RunError:
+        raise
+    except Exception as error:
+        log.warning("reward %s raised %s: %s", name, type(error).__name__, str(error)[:300])
+        return CRASH
+    if not math.isfinite(score.value):
+        log.warning("reward %s gave an answer the value %s", name, score.value)
+        return CRASH
+    return score

@@ -1,0 +1,1 @@
+"""What every recipe shares: a run, its roles, its records and its result."""

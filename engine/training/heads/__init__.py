@@ -1,0 +1,1 @@
+"""Heads: what hidden states of the last pipeline stage become."""

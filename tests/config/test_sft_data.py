@@ -1,0 +1,135 @@
+"""Section ``data`` of fine-tuning: rules between its keys, and a look at its files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+from pydantic import ValidationError
+
+from engine.config.inputs import input_paths, missing_inputs
+from engine.config.layout import LayoutConfig
+from engine.config.section import Section
+from engine.config.sft_data import (
+    SftDataConfig,
+    check_samples_fit_rows,
+    check_template_exists,
+    record_format,
+)
+from engine.config.training import TrainingConfig
+
+
+class Run(Section):
+    data: SftDataConfig
+
+
+def config(*files: Path, **options: Any) -> Run:
+    return Run.model_validate({"data": {"train": files, "max_tokens": 100, **options}})
+
+
+def file(path: Path, *records: Any) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def test_files_are_looked_at_when_asked_to(tmp_path: Path) -> None:
+    chat = file(tmp_path / "a.jsonl", {"messages": []})
+    pairs = tmp_path / "b.parquet"
+    parquet.write_table(pa.table({"prompt": ["x"], "response": ["y"]}), pairs)
+    asked = config(chat, pairs, validation=(file(tmp_path / "c", {"messages": []}),))
+    assert missing_inputs(asked) == []
+    assert list(input_paths(asked).values()) == [chat, pairs, tmp_path / "c"]
+    pairs.unlink()
+    assert missing_inputs(asked) == [
+        f"data.train.1: expected a JSON lines or Parquet file, found no file {pairs}"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        (b"", {}, "expected at least one record, found the empty file"),
+        (b"[]\n", {}, "line 1: expected a JSON object, found b'[]"),
+        (b"\xff\n", {}, "line 1: expected a JSON object"),
+        (b"PAR1", {}, "expected a whole Parquet file"),
+        (b'{"mesages": []}\n', {}, "key 'messages' is missing, found mesages; did you mean"),
+        (b'{"messages": []}\n', {"format": "prompt_response"}, "key 'prompt' is missing"),
+        (b'{"prompt": "x", "answer": "y"}\n', {}, "key 'response' is missing, found answer, pr"),
+    ],
+)
+def test_a_bad_file_is_one_sentence(tmp_path, content, options, message) -> None:
+    bad = tmp_path / "bad"
+    bad.write_bytes(content)
+    (problem,) = missing_inputs(config(bad, **options))
+    assert problem.startswith("data.train") and message in problem and str(bad) in problem
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train": ()}, "expected at least one file, found none"),
+        ({"validation": ("a",)}, "expected other files than data.train has, found 'a'"),
+        (
+            {"validation": ("b",), "validation_share": 0.1},
+            "expected 0 where validation names files, found 0.1",
+        ),
+        ({"validation_share": 1.0}, "less than 1"),
+        ({"too_long": "cut"}, "'error' or 'drop'"),
+        ({"max_tokens": 1}, "greater than or equal to 2"),
+    ],
+)
+def test_rules_between_keys(options: dict, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        config(Path("a"), **options)
+
+
+@pytest.mark.parametrize(
+    ("keys", "wanted", "expected"),
+    [
+        (["messages", "id"], "auto", "chat"),
+        (["prompt", "response"], "auto", "prompt_response"),
+        (["messages", "prompt"], "auto", "chat"),
+        (["messages", "prompt", "response"], "chat", "chat"),
+        (["messages", "prompt", "response"], "prompt_response", "prompt_response"),
+    ],
+)
+def test_formats(keys: list[str], wanted: str, expected: str) -> None:
+    assert record_format(keys, wanted) == expected
+
+
+@pytest.mark.parametrize(("tokens", "fits"), [(97, True), (98, False)])
+def test_the_longest_sample_fits_a_row(tokens: int, fits: bool) -> None:
+    training = TrainingConfig(dtype="float32", tokens_per_microbatch=98)
+    layout = LayoutConfig(processes=2, cp=2)  # samples are padded to multiples of 4
+    data = config(Path("a"), max_tokens=tokens).data
+    if fits:
+        check_samples_fit_rows(data, training, layout)
+    else:
+        with pytest.raises(ValueError, match=r"expected at most 97, where .* is 98; found 98"):
+            check_samples_fit_rows(data, training, layout)
+
+
+def test_a_model_has_the_template_that_is_asked_for(tmp_path: Path) -> None:
+    check_template_exists(config(Path("a"), template="plain").data, tmp_path)
+    with pytest.raises(ValueError, match=r"expected plain or r1_zero, as .* no chat template"):
+        check_template_exists(config(Path("a")).data, tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
+    check_template_exists(config(Path("a")).data, tmp_path)
+
+
+def test_nothing_heavy_is_imported_for_json_lines(tmp_path: Path) -> None:
+    good = file(tmp_path / "a.jsonl", {"messages": []})
+    program = (
+        "import sys, pathlib; from engine.config.inputs import missing_inputs;"
+        "from engine.config.sft_data import SftDataConfig;"
+        f"found = SftDataConfig(train=(pathlib.Path({str(good)!r}),), max_tokens=9);"
+        "assert not missing_inputs(found);"
+        "assert not {'torch', 'numpy', 'pyarrow', 'jinja2'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
