@@ -15,7 +15,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from engine.algorithms.next_token import next_token
 from engine.config.inputs import ModelConfigFile
 from engine.config.section import Section
-from engine.config.trainer import DataConfig, OptimizerConfig
+from engine.config.trainer import LoadingConfig, OptimizerConfig
 from engine.errors import RunError
 from engine.run.roles import Role, trainer
 from engine.run.run_config import RunConfig
@@ -43,7 +43,7 @@ class Config(RunConfig):
     """Pre-training of the quickstart's base model."""
 
     model: ModelConfigFile = Field(description="a Hugging Face config.json; weights are drawn")
-    data: DataConfig = DataConfig()
+    loading: LoadingConfig = Field(LoadingConfig(), description="who reads batches ahead")
     corpus: CorpusConfig = CorpusConfig()
     stages: list[StageConfig] = Field(min_length=1, description="one after the other")
     gate: GateConfig
@@ -90,7 +90,7 @@ def train(run: Run[Config]) -> None:
         if update == 0 or step.number == first:
             corpus = Corpus(config.corpus, stage.corpus, seed=config.seed)
             documents = stage.documents_per_step
-            batches = run.batches(config.data, corpus, documents, position=update * documents)
+            batches = run.batches(config.loading, corpus, documents, position=update * documents)
         if update == 0 and step.number:  # the same weights under a fresh optimizer
             model.restart_optimizer(stage.optimizer)
         batch = next(batches)

@@ -118,11 +118,11 @@ HEAVY = {"torch", "megatron", "numpy", "sglang", "transformers", "pyarrow"}
     "modules",
     [
         sorted(module_of(file) for file in (ROOT / "engine" / "config").rglob("*.py")),
-        ["recipes.zero_config"],
         ["recipes.zero"],
+        ["recipes.base"],
         ["launchers.local"],
     ],
-    ids=["engine.config", "recipes.zero_config", "recipes.zero", "launchers.local"],
+    ids=["engine.config", "recipes.zero", "recipes.base", "launchers.local"],
 )
 def test_what_answers_at_once_imports_nothing_heavy(modules: list[str]):
     program = (

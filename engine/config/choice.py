@@ -59,20 +59,20 @@ class _ByName(Section):
 
     @classmethod
     def base(cls) -> type[BaseModel]:
-        """The class that every chosen object is an instance of: what ``chosen`` is declared as."""
+        """Return the class of all objects that can be chosen: what ``chosen`` is declared as."""
         kind: Any = cls.model_fields["chosen"].annotation
         found: type[BaseModel] = get_args(kind)[1] if get_args(kind) else kind
         return found
 
     @classmethod
     def names(cls) -> str:
-        """The known names in words, and how to name one that is not known."""
+        """Say the known names, and how to name one that is not known."""
         known = ", ".join(cls.table)
         return f"one of {known}, or a module with a class {cls.attribute} (a name with a dot)"
 
     @classmethod
     def class_of(cls, name: object) -> type[BaseModel]:
-        """The class that ``name`` stands for; its module is imported.
+        """Return the class that ``name`` stands for; its module is imported.
 
         Raises:
             ValueError: there is none; says what was expected.
@@ -98,7 +98,7 @@ class _ByName(Section):
 
     @classmethod
     def known(cls) -> dict[str, type[BaseModel]]:
-        """The known names and their classes, in the table's order."""
+        """Return the known names and their classes, in the table's order."""
         return {name: cls.class_of(name) for name in cls.table}
 
 
@@ -113,19 +113,20 @@ class Choice(_ByName):
 
     @classmethod
     def keys_for(cls, value: object = None) -> dict[str, FieldInfo]:
-        """The keys of the section: those of the class that ``value`` names, else of every class."""
-        keys = {"name": cls.model_fields["name"]}
+        """Return the section's keys: those of the class that ``value`` names, else of all known."""
         try:
             classes = [cls.class_of(value["name"])] if isinstance(value, Mapping) else []
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, ValueError):
             classes = []
+        keys = {"name": cls.model_fields["name"]}
         for found in classes or cls.known().values():
-            keys = {**found.model_fields, **keys}
-        return {"name": keys.pop("name"), **keys}
+            for option, field in found.model_fields.items():
+                keys.setdefault(option, field)
+        return keys
 
     @classmethod
     def owners(cls, key: str) -> list[str]:
-        """The known names whose options include ``key``."""
+        """Return the known names whose options include ``key``."""
         return [name for name, found in cls.known().items() if key in found.model_fields]
 
     @model_validator(mode="before")
@@ -137,6 +138,8 @@ class Choice(_ByName):
         try:
             name = values["name"]
             found = cls.class_of(name)
+            if "name" in found.model_fields:
+                raise ValueError(f"expected options of {name} that are not called name")
         except KeyError:
             problem = ValueError(f"missing, expected {cls.names()}")
             raise _refused(cls, [_problem(problem, "name", values)]) from None
@@ -161,7 +164,7 @@ class Choices(_ByName):
 
     @classmethod
     def keys_for(cls, value: object = None) -> dict[str, FieldInfo]:
-        """The keys of the section: the known names, and those of ``value`` with a dot."""
+        """Return the section's keys: the known names, and the names of modules in ``value``."""
         keys = {name: _field_of(found) for name, found in cls.known().items()}
         for name in value if isinstance(value, Mapping) else ():
             try:
@@ -198,7 +201,7 @@ class Choices(_ByName):
 
 
 def _imported(module: str) -> ModuleType:
-    """The module of that name.
+    """Import the module of that name.
 
     Raises:
         ValueError: it cannot be imported; says why.
@@ -217,7 +220,7 @@ def _imported(module: str) -> ModuleType:
 
 
 def _validated(found: type[BaseModel], options: Any, info: ValidationInfo) -> BaseModel:
-    """An object of class ``found``; JSON has no tuples and paths, so its types are read as such."""
+    """Make an object of class ``found``; JSON has no tuples and paths: those are read from it."""
     if info.mode == "json":
         text = json.dumps(options)
         return found.model_validate_json(text, strict=True, context=info.context)
@@ -229,7 +232,7 @@ def _field_of(found: type[BaseModel]) -> FieldInfo:
 
 
 def _problem(kind: str | ValueError, key: str, value: object) -> InitErrorDetails:
-    """What is wrong with ``key``: a type of pydantic's own errors, or a rule's sentence."""
+    """Describe what is wrong with ``key``: a type of pydantic's errors, or a rule's sentence."""
     if isinstance(kind, ValueError):
         said = PydanticCustomError("value_error", "{error}", {"error": str(kind)})
         return {"type": said, "loc": (key,), "input": value}
@@ -237,7 +240,7 @@ def _problem(kind: str | ValueError, key: str, value: object) -> InitErrorDetail
 
 
 def _moved(key: str, details: ErrorDetails) -> InitErrorDetails:
-    """The same problem, found below ``key``."""
+    """Return the same problem as found below ``key``."""
     return {
         "type": details["type"],
         "loc": (key, *details["loc"]),

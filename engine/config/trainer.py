@@ -38,7 +38,7 @@ class OptimizerConfig(Section):
         return min_lr
 
 
-class DataConfig(Section):
+class LoadingConfig(Section):
     """Who reads, packs and copies batches ahead. Changes no batch, only how long one waits."""
 
     loader: Literal["plain", "dali"] = Field(

@@ -57,7 +57,7 @@ class DaliLoader(AbstractContextManager["DaliLoader"]):
         try:
             (output,) = next(self._iterator)
         except RuntimeError as error:  # nothing of the source's: those errors are data
-            raise RunError(f"data.loader: DALI cannot go on: {error}") from error
+            raise RunError(f"loading.loader: DALI cannot go on: {error}") from error
         found = {name: value[0] for name, value in output.items()}  # a batch of one step each
         if len(found[_ERROR]):
             raise pickle.loads(found[_ERROR].numpy().tobytes())  # noqa: S301 - from our own worker

@@ -8,7 +8,7 @@ from typing import Protocol, Self
 
 import torch
 
-from engine.config.trainer import DataConfig
+from engine.config.trainer import LoadingConfig
 from engine.data.batches import Batch, BatchReader
 from engine.data.plain_loader import PlainLoader
 from engine.errors import RunError
@@ -39,7 +39,7 @@ class Loader(Protocol):
 
 
 def open_loader(
-    config: DataConfig, reader: BatchReader, position: int, device: torch.device
+    config: LoadingConfig, reader: BatchReader, position: int, device: torch.device
 ) -> Loader:
     """Start to load the batches from ``position`` on. Close the loader, or leave its ``with``.
 
@@ -53,8 +53,8 @@ def open_loader(
         return PlainLoader(reader, position, device, config.prefetch)
     if find_spec("nvidia") is None or find_spec("nvidia.dali") is None:
         raise RunError(
-            "data.loader: dali needs the package nvidia-dali-cuda130, which is not installed here;"
-            " install it, or set data.loader=plain, which gives the same batches"
+            "loading.loader: dali needs the package nvidia-dali-cuda130, which is not installed here;"
+            " install it, or set loading.loader=plain, which gives the same batches"
         )
     from engine.data.dali_loader import DaliLoader  # only here: it takes half a second to import
 

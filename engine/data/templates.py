@@ -15,15 +15,11 @@ _PLAIN = "{prompt}"
 _TEMPLATES = {"plain": _PLAIN, "r1_zero": _R1_ZERO}
 
 
-_CHAT_TEMPLATES = {
+CHAT_TEMPLATES = {
     "plain": "{% for message in messages %}{{ message['content'] }}{% endfor %}",
     "r1_zero": _R1_ZERO.replace("{prompt}", "{{ messages[-1]['content'] }}"),
 }
-
-
-def chat_template(name: str) -> str:
-    """Return a template as the Jinja text of ``chat_template.jinja``; arguments as below."""
-    return _CHAT_TEMPLATES[name]
+"""Each template as the Jinja text of a model folder's ``chat_template.jinja``."""
 
 
 def apply_template(name: str, prompt: str) -> str:

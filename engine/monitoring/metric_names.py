@@ -32,6 +32,7 @@ RATIO = "training/ratio"
 CLIP_FRACTION = "training/clip_fraction"
 GRADIENT_NORM = "training/gradient_norm"  # before clipping
 LEARNING_RATE = "training/learning_rate"
+VALIDATION_LOSS = "validation/loss"  # nats per response token, of samples that are never learned
 MAX_LOGPROB_DIFFERENCE = "parity/max_logprob_difference"  # nats, trainer against sampler
 BEHIND_ROUTING_TIES = "parity/behind_routing_ties"  # share of tokens that are not compared
 EXPERT_IMBALANCE_PREFIX = "experts/imbalance/"  # + layer: largest load / mean load, 1 is balanced

@@ -39,11 +39,11 @@ _LANGUAGES = {  # by script, as ISO 639-1 codes; a language may be written in se
     "Cyrillic": "be bg kk ky mk mn ru sr tg tt uk",
     "Arabic": "ar fa ku ps sd ug ur",
     "Han": "ja zh",
-    **{"Hiragana": "ja", "Katakana": "ja", "Bopomofo": "zh", "Hangul": "ko", "Greek": "el"},
-    **{"Hebrew": "he yi", "Armenian": "hy", "Georgian": "ka", "Ethiopic": "am ti"},
-    **{"Devanagari": "hi mr ne sa", "Bengali": "as bn", "Gurmukhi": "pa", "Gujarati": "gu"},
-    **{"Oriya": "or", "Tamil": "ta", "Telugu": "te", "Kannada": "kn", "Malayalam": "ml"},
-    **{"Sinhala": "si", "Thai": "th", "Lao": "lo", "Khmer": "km", "Myanmar": "my", "Tibetan": "bo"},
+    "Hiragana": "ja", "Katakana": "ja", "Bopomofo": "zh", "Hangul": "ko", "Greek": "el",
+    "Hebrew": "he yi", "Armenian": "hy", "Georgian": "ka", "Ethiopic": "am ti",
+    "Devanagari": "hi mr ne sa", "Bengali": "as bn", "Gurmukhi": "pa", "Gujarati": "gu",
+    "Oriya": "or", "Tamil": "ta", "Telugu": "te", "Kannada": "kn", "Malayalam": "ml",
+    "Sinhala": "si", "Thai": "th", "Lao": "lo", "Khmer": "km", "Myanmar": "my", "Tibetan": "bo",
 }
 _WITHOUT_SPACES = ("Han", "Hiragana", "Katakana", "Bopomofo", "Thai", "Lao", "Khmer", "Myanmar")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from engine.data.templates import chat_template
+from engine.data.templates import CHAT_TEMPLATES
 from engine.platform.files import replace_json, replace_text
 
 GENERATION, TEMPLATE = "generation_config.json", "chat_template.jinja"
@@ -26,8 +26,8 @@ def complete(folder: Path, template: str) -> None:
         keys = ("bos_token_id", "eos_token_id", "pad_token_id")
         known = {key: config[key] for key in keys if config.get(key) is not None}
         replace_json(folder / GENERATION, known)
-    if not _has_chat_template(folder):
-        replace_text(folder / TEMPLATE, chat_template(template))
+    if template in CHAT_TEMPLATES and not _has_chat_template(folder):
+        replace_text(folder / TEMPLATE, CHAT_TEMPLATES[template])
 
 
 def _has_chat_template(folder: Path) -> bool:

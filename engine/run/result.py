@@ -19,7 +19,7 @@ from engine.platform.files import replace_json
 RESULT, MODEL = "result.json", "model"
 """In a run's folder: the file, and the Hugging Face folder of what it made."""
 
-_CHANGES_NOTHING = frozenset({"run_dir", "data", "checkpoint", "monitoring"})
+_CHANGES_NOTHING = frozenset({"run_dir", "loading", "checkpoint", "monitoring"})
 """Sections that change nothing of what a run makes."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
@@ -17,12 +18,14 @@ from torch import Tensor
 from engine.checkpoint.checkpoints import Checkpoints
 from engine.checkpoint.training_state import TrainingState
 from engine.config.model_sizes import model_sizes
-from engine.config.trainer import DataConfig, OptimizerConfig, ReferenceConfig
-from engine.data.batch_builder import Packing, build_minibatches
-from engine.data.batches import Batch, BatchReader, Source
+from engine.config.sft_data import SftDataConfig
+from engine.config.trainer import LoadingConfig, OptimizerConfig, ReferenceConfig
+from engine.data.batch_builder import Packing, WeightedRow, build_minibatches
+from engine.data.batches import Batch, BatchReader, Source, validation_rows
 from engine.data.loader import Loader, open_loader
-from engine.data.order import Order, in_turn
+from engine.data.order import Order, Shuffled, in_turn
 from engine.data.packing import TokenIds
+from engine.data.sft_dataset import SftDataset, SftDatasets, open_sft_datasets
 from engine.models.gpt import MtpMode
 from engine.models.transformer_config_args import kernels_of
 from engine.monitoring.phases import Phases
@@ -75,6 +78,8 @@ class Run(Generic[C]):
         self._model: TrainedModel | None = None
         self._reference: Reference | None = None
         self._loader: Loader | None = None
+        self._packing = Packing.of(config.training, config.layout, data_rank(), data_ranks())
+        self._validation: dict[Path, list[WeightedRow]] = {}
 
     def trained_model(
         self,
@@ -139,7 +144,7 @@ class Run(Generic[C]):
 
     def batches(
         self,
-        loading: DataConfig,
+        loading: LoadingConfig,
         source: Source,
         samples: int,
         position: int,
@@ -154,13 +159,53 @@ class Run(Generic[C]):
             position: number of the stream that the first batch begins with.
             order: which sample is number n of the stream.
         """
-        config = self.config
-        packing = Packing.of(config.training, config.layout, data_rank(), data_ranks())
-        reader = BatchReader(source, order, samples, packing)
+        reader = BatchReader(source, order, samples, self._packing)
         self._close_loader()
         device = torch.device(torch.cuda.current_device())
         self._loader = open_loader(loading, reader, position, device)
         return self._loader
+
+    def shuffled_batches(
+        self, loading: LoadingConfig, data: SftDataset, samples: int
+    ) -> Iterator[Batch]:
+        """Load batches of ``data`` from the first step on, every epoch in another order."""
+        order = Shuffled(len(data.tokens), self.config.seed)
+        return self.batches(loading, data.tokens, samples, self.first_step * samples, order)
+
+    def sft_datasets(self, data: SftDataConfig) -> SftDatasets:
+        """Tokenize conversations once, into RUN_DIR/data, and open what is there.
+
+        Raises:
+            RunError: a file, record or answer is not as it should be; says where.
+        """
+        assert self.source is not None
+        folder = self.config.run_dir / "data"
+        found = open_sft_datasets(data, self.source.path, folder, rank=dist.get_rank())
+        if self.is_first_rank:
+            for part in filter(None, (found.train, found.validation)):
+                print(part.line(), flush=True)
+        return found
+
+    def mean_loss(self, model: TrainedModel, data: SftDataset) -> float:
+        """Compute the mean loss over all response tokens of ``data``; a collective.
+
+        Returns:
+            Nats per token, on every rank.
+        """
+        with self.phases("validation"):
+            if data.folder not in self._validation:
+                device = torch.cuda.current_device()
+                rows = validation_rows(data.tokens, self._packing, device)
+                self._validation[data.folder] = rows
+            rows = self._validation[data.folder]
+            found = log_probabilities(model.chunks, rows, model.head)
+            loss = 0.0
+            if found is not None and counts_its_tokens():
+                loss = sum(
+                    float(-(logp * row.weights).sum())
+                    for row, logp in zip(rows, found, strict=True)
+                )
+            return self.sum_over_ranks(loss)
 
     def log_probabilities(
         self, model: TrainedModel, samples: Sequence[tuple[TokenIds, TokenIds]]
@@ -173,10 +218,8 @@ class Run(Generic[C]):
         Returns:
             Sample's index -> float32 [response tokens]. Each sample is on exactly one rank.
         """
-        config = self.config
-        packing = Packing.of(config.training, config.layout, data_rank(), data_ranks())
         device = torch.cuda.current_device()
-        (part,) = build_minibatches(samples, [1.0] * len(samples), packing, device=device)
+        (part,) = build_minibatches(samples, [1.0] * len(samples), self._packing, device=device)
         found = log_probabilities(model.chunks, part.rows, model.head)
         if found is None or not counts_its_tokens():
             return {}

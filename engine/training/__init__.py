@@ -1,1 +1,1 @@
-"""The policy: log-probabilities, microbatches, updates, optimizer, precision."""
+"""Train a model: microbatches, heads, updates, optimizer, the frozen reference."""

@@ -205,10 +205,10 @@ def with_dtype(config: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
 def plain_config(
     config: Mapping[str, Any], tensors: Iterable[tuple[torch.dtype, int]]
 ) -> dict[str, Any]:
-    """``config`` for tensors that are stored as they are, whatever it said of quantisation before.
+    """Return ``config`` for tensors that are stored as they are, whatever it said before.
 
     Args:
-        config: contents of ``config.json``.
+        config: contents of ``config.json``; its ``quantization_config`` is left out.
         tensors: as for :func:`main_dtype`, whose answer becomes the dtype in it.
     """
     plain = {key: value for key, value in config.items() if key != "quantization_config"}
@@ -216,7 +216,7 @@ def plain_config(
 
 
 def shard_name(number: int, shards: int) -> str:
-    """The file name of a shard, counted from 1; the only one has the name of a whole model."""
+    """Return the file name of a shard, counted from 1; an only one is named as a whole model."""
     return "model.safetensors" if shards == 1 else f"model-{number:05d}-of-{shards:05d}.safetensors"
 
 

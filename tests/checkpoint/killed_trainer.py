@@ -38,23 +38,24 @@ def _train(rank: int, port: int, run_dir: Path) -> None:
     log = os.open(run_dir / f"{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(RANKS),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "TORCH_CPP_LOG_LEVEL": "ERROR",
-    }
     from tools.benchmarks import rank_imports  # isort: skip  # noqa: F401  (readies the platform)
 
     from engine.config.reader.loading import load
     from engine.errors import clear_errors
-    from recipes.base_config import BaseConfig
-    from recipes.base_training import train
+    from engine.run.placement import Placement
+    from engine.run.programs import run_trainer
+    from recipes.base import Config, train
 
+    placement = Placement(
+        recipe="recipes.base",
+        role="trainer",
+        index=rank,
+        count=RANKS,
+        local_index=rank,
+        addresses={"trainer/rendezvous": (f"127.0.0.1:{port}",)},
+    )
     with clear_errors():
-        train(load(BaseConfig, run_dir / "config.yaml"))
+        run_trainer(load(Config, run_dir / "config.yaml"), placement, train)
     sys.stdout.flush()
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from recipes.zero_config import ZeroConfig
+from engine.algorithms.table import ALGORITHMS
+from recipes.zero import Config as Config
 
 positive = st.floats(1e-9, 1e6)
 count = st.integers(1, 10_000)
@@ -38,10 +39,10 @@ def divisors(number: int) -> list[int]:
 
 
 @st.composite
-def zero_configs(draw: st.DrawFn) -> ZeroConfig:
+def zero_configs(draw: st.DrawFn) -> Config:
     steps, max_new_tokens, minibatches = (draw(count) for _ in range(3))
     lr = draw(positive)
-    return ZeroConfig.model_validate(
+    return Config.model_validate(
         {
             "seed": draw(st.integers(0, 2**31)),
             "run_dir": draw(paths),
@@ -77,11 +78,12 @@ def zero_configs(draw: st.DrawFn) -> ZeroConfig:
                 "max_total_tokens": max_new_tokens + draw(count),
             },
             "rewards": {"accuracy": {"weight": draw(positive)}, "format": {"weight": 0}},
-            "grpo": {
+            "algorithm": {
+                "name": draw(st.sampled_from(sorted(ALGORITHMS))),
                 "kl_coefficient": draw(positive),
-                "reference_refresh_steps": draw(count),
-                "minibatches": minibatches,
             },
+            "minibatches": minibatches,
+            "reference": {"refresh_steps": draw(count)},
             "evaluation": {"every": draw(count), "prompts": draw(count)},
             "parity": {"max_logprob_difference": draw(positive)},
             "checkpoint": {"every": draw(count)},

@@ -79,6 +79,7 @@ def modules(tmp_path_factory):
     for file, name, fields in (
         ("toy_hammer.py", "Hammer", hammer),
         ("toy_saw.py", "Saw", saw),
+        ("mine/named.py", "Named", 'name: str = Field("x", description="of it")'),
         ("mine/drill.py", "Drill", 'bits: int = Field(3, description="how many")'),
     ):
         (folder / file).write_text(MODULE.format(name=name, fields=fields))
@@ -184,6 +185,10 @@ def test_a_name_without_options_takes_the_defaults(file: Path):
             "tool.name: expected TOOL in module mine.empty to be a subclass of test_choice.Tool, "
             "found none",
         ),
+        (
+            "tool.name=mine.named",
+            "tool.name: expected options of mine.named that are not called name",
+        ),
         ("box={mine.number: {}}", "box.mine.number: expected TOOL in module mine.number to be a"),
         ("tool.name=mine.broken", "module mine.broken that can be imported: No module named 'no_"),
         ("tool.name=mine.syntax", "module mine.syntax that can be imported: SyntaxError: invalid"),
@@ -242,6 +247,12 @@ def test_help_lists_the_options_of_every_known_name(file: Path, capsys):
         "      teeth: in two rows (a list of 2 integers; default [1, 2])\n"
         "      case: where it lies (a path; default case)\n"
         "  steps: how many (an integer >= 1; default 1)\n"
+    )
+
+
+def test_a_problem_names_the_override_below_it(file: Path):
+    assert problems(file, "box.swa.weight=1") == (
+        "box.swa: unknown key, did you mean box.saw? (override box.swa.weight=1)"
     )
 
 

@@ -10,13 +10,13 @@ import yaml
 from engine.config.reader import command_line
 from engine.config.reader.keys import all_keys
 from engine.errors import RunError
-from recipes.zero_config import ZeroConfig
+from recipes.zero import Config as Config
 
 QUICKSTART = str(Path(__file__).parents[2] / "recipes/configs/quickstart/zero.yaml")
 
 
-def read(*arguments: str) -> ZeroConfig:
-    return command_line.read(ZeroConfig, "recipes.zero", arguments)
+def read(*arguments: str) -> Config:
+    return command_line.read(Config, "recipes.zero", arguments)
 
 
 def test_config_and_overrides_give_the_configuration():
@@ -63,5 +63,5 @@ def test_help_explains_every_key_and_shows_examples(capsys):
     assert left.value.code == 0
     text = capsys.readouterr().out
     assert "python -m recipes.zero CONFIG --check" in text
-    assert all(f"{key[-1]}: " in text for key in all_keys(ZeroConfig))
+    assert all(f"{key[-1]}: " in text for key in all_keys(Config))
     assert "None" not in text

@@ -10,7 +10,7 @@ import pytest
 from engine.config.inputs import missing_inputs
 from engine.config.reader.loading import load
 from engine.errors import RunError
-from recipes.zero_config import ZeroConfig
+from recipes.zero import Config as Config
 
 QUICKSTART = Path(__file__).parents[2] / "recipes/configs/quickstart/zero.yaml"
 SIZES = {"num_experts": 8, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -31,12 +31,12 @@ def overrides(tmp_path: Path) -> list[str]:
 
 
 def said(overrides: list[str]) -> list[str]:
-    return missing_inputs(load(ZeroConfig, QUICKSTART, overrides))
+    return missing_inputs(load(Config, QUICKSTART, overrides))
 
 
 def test_nothing_is_said_where_all_inputs_are_there(overrides: list[str]):
     assert said(overrides) == []
-    assert load(ZeroConfig, QUICKSTART, overrides, check_inputs=True).steps == 80
+    assert load(Config, QUICKSTART, overrides, check_inputs=True).steps == 80
 
 
 def test_every_missing_input_is_named():
@@ -50,7 +50,7 @@ def test_every_missing_input_is_named():
 
 def test_missing_inputs_and_wrong_keys_are_reported_together():
     with pytest.raises(RunError) as caught:
-        load(ZeroConfig, QUICKSTART, ["model=gone", "steps=0"], check_inputs=True)
+        load(Config, QUICKSTART, ["model=gone", "steps=0"], check_inputs=True)
     assert "found no folder gone (override model=gone)" in str(caught.value)
     assert "steps: expected an integer >= 1, found 0" in str(caught.value)
 

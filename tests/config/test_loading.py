@@ -13,19 +13,21 @@ from hypothesis import strategies as st
 from pydantic import Field
 from strategies import zero_configs
 
+from engine.algorithms.grpo import Grpo
 from engine.config.reader.keys import all_keys, dotted
 from engine.config.reader.loading import load, save
+from engine.config.reader.yaml_reader import parse
 from engine.config.section import Section
 from engine.errors import RunError
-from recipes.zero_config import ZeroConfig
+from recipes.zero import Config as Config
 
 QUICKSTART = Path(__file__).parents[2] / "recipes/configs/quickstart/zero.yaml"
-KEYS = sorted(all_keys(ZeroConfig))
+KEYS = sorted(all_keys(Config, parse(QUICKSTART.read_text())[0]))
 
 
 def problems(*overrides: str, file: Path = QUICKSTART) -> str:
     with pytest.raises(RunError) as caught:
-        load(ZeroConfig, file, overrides)
+        load(Config, file, overrides)
     return str(caught.value)
 
 
@@ -39,20 +41,20 @@ def edited(folder: Path, old: str, new: str) -> Path:
 
 @given(config=zero_configs())
 @settings(max_examples=60, deadline=None)
-def test_what_is_saved_is_loaded_unchanged(config: ZeroConfig, tmp_path_factory):
+def test_what_is_saved_is_loaded_unchanged(config: Config, tmp_path_factory):
     file = tmp_path_factory.mktemp("saved") / "config.yaml"
     save(config, file)
-    assert load(ZeroConfig, file) == config
+    assert load(Config, file) == config
 
 
 def test_saving_leaves_nothing_but_the_file(tmp_path: Path):
-    save(load(ZeroConfig, QUICKSTART), tmp_path / "config.yaml")
+    save(load(Config, QUICKSTART), tmp_path / "config.yaml")
     assert [file.name for file in tmp_path.iterdir()] == ["config.yaml"]
 
 
 def test_every_override_of_a_leaf_is_the_saved_value(tmp_path: Path):
     overrides = ["optimizer.lr=3e-4", "optimizer.betas=[0.5, 0.75]", "run_dir=a b/c", "layout.tp=2"]
-    config = load(ZeroConfig, QUICKSTART, overrides)
+    config = load(Config, QUICKSTART, overrides)
     assert config.optimizer.lr == 0.0003
     assert config.optimizer.betas == (0.5, 0.75)
     assert config.run_dir == Path("a b/c")
@@ -63,11 +65,11 @@ def test_every_override_of_a_leaf_is_the_saved_value(tmp_path: Path):
     ("written", "meant"), [("runs/try #2", "runs/try #2"), ("'a: b'", "a: b"), ("~/runs", "~/runs")]
 )
 def test_a_text_is_taken_as_the_shell_gave_it(written: str, meant: str):
-    assert load(ZeroConfig, QUICKSTART, [f"run_dir={written}"]).run_dir == Path(meant)
+    assert load(Config, QUICKSTART, [f"run_dir={written}"]).run_dir == Path(meant)
 
 
 def test_the_last_of_two_overrides_counts():
-    assert load(ZeroConfig, QUICKSTART, ["steps=7", "steps=8"]).steps == 8
+    assert load(Config, QUICKSTART, ["steps=7", "steps=8"]).steps == 8
 
 
 def misspelt() -> Iterator[tuple[str, str]]:
@@ -75,7 +77,8 @@ def misspelt() -> Iterator[tuple[str, str]]:
     for key in KEYS:
         *outer, name = key
         for wrong in (name[0] + name[2:], name[:-2] + name[-1] + name[-2]):
-            if wrong != name and (*outer, wrong) not in KEYS and len(name) > 3:
+            other = outer == ["algorithm"] and name not in {"name", *Grpo.model_fields}
+            if not other and wrong != name and (*outer, wrong) not in KEYS and len(name) > 3:
                 yield dotted((*outer, wrong)), dotted(key)
 
 
@@ -94,8 +97,8 @@ def test_no_unknown_key_is_ever_accepted(name: str):
 
 def test_a_key_in_the_wrong_section_is_sent_to_the_right_one():
     assert "lr: unknown key, did you mean optimizer.lr?" in problems("lr=1")
-    assert "grpo.group_size: unknown key, did you mean rollout.group_size?" in problems(
-        "grpo.group_size=1"
+    assert "reference.group_size: unknown key, did you mean rollout.group_size?" in problems(
+        "reference.group_size=1"
     )
 
 
@@ -105,7 +108,7 @@ def test_all_problems_are_reported_at_once(tmp_path: Path):
         "layout.processes=3",
         "layout.tp=2",
         "training.dtype=fp8",
-        "grpo.minibatches=7",
+        "minibatches=7",
         "optimizer.betas=[0.9]",
         "steps.more=1",
         "nonsense",
@@ -117,7 +120,7 @@ def test_all_problems_are_reported_at_once(tmp_path: Path):
     for key in (
         "layout.cp",
         "training.dtype",
-        "grpo",
+        "minibatches",
         "optimizer.betas[1]",
         "servers.cuont",
         "servers.count",
@@ -184,8 +187,8 @@ def test_wrong_values_are_refused_with_what_was_expected(override: str, said: st
         (["layout.vpp=2"], "layout.vpp: expected 1 where pp is 1, found 2"),
         (["optimizer.min_lr=1"], "optimizer.min_lr: expected at most lr = 0.0003, found 1"),
         (["servers.port=65535"], "servers.port: expected room for 2 consecutive ports"),
-        (["grpo.minibatches=7"], "grpo: expected minibatches to divide"),
-        (["grpo.minibatches=7"], "nearest possible: 8"),
+        (["minibatches=7"], "minibatches: expected a divisor of rollout.prompts_per_step"),
+        (["minibatches=7"], "nearest possible: 8"),
         (["rollout.max_new_tokens=2048"], "max_new_tokens below training.tokens_per_microbatch"),
         (["servers.max_total_tokens=90"], "max_total_tokens above rollout.max_new_tokens = 90"),
         (["prompts.held_out=x", "prompts.train=x"], "expected another file than prompts.train"),
@@ -252,7 +255,7 @@ def test_a_file_that_is_no_configuration_is_refused(text: str, said: str, tmp_pa
 def test_an_empty_file_lacks_every_required_key(tmp_path: Path):
     file = tmp_path / "empty.yaml"
     file.write_text("# nothing yet\n")
-    required = [name for name, field in ZeroConfig.model_fields.items() if field.is_required()]
+    required = [name for name, field in Config.model_fields.items() if field.is_required()]
     message = problems(file=file)
     assert all(f"  {name}: missing" in message for name in required)
 

@@ -16,7 +16,7 @@ import torch
 from loader_sources import BadAt, Counting, Slow
 from same_batches import same
 
-from engine.config.trainer import DataConfig
+from engine.config.trainer import LoadingConfig
 from engine.data import loader as loader_module
 from engine.data.batch_builder import Packing
 from engine.data.batches import BatchReader
@@ -35,7 +35,7 @@ def open_one(request) -> Iterator[Open]:
     opened: list[Loader] = []
 
     def open_(reader: BatchReader, position: int = 0, ahead: int = 2) -> Loader:
-        config = DataConfig(loader=request.param, prefetch=ahead)
+        config = LoadingConfig(loader=request.param, prefetch=ahead)
         opened.append(open_loader(config, reader, position, CPU))
         return opened[-1]
 
@@ -97,8 +97,8 @@ def test_batches_are_the_readers_from_any_saved_position(
 @pytest.mark.slow
 def test_both_loaders_serve_identical_batches(reader: BatchReader) -> None:
     with (
-        open_loader(DataConfig(loader="plain"), reader, 48, CPU) as plain,
-        open_loader(DataConfig(loader="dali"), reader, 48, CPU) as dali,
+        open_loader(LoadingConfig(loader="plain"), reader, 48, CPU) as plain,
+        open_loader(LoadingConfig(loader="dali"), reader, 48, CPU) as dali,
     ):
         assert all(same(next(plain), next(dali)) for _ in range(5))
 
@@ -143,7 +143,7 @@ def test_closing_does_not_wait_for_what_is_read_ahead(open_one: Open) -> None:
 
 @pytest.mark.slow
 def test_a_dead_worker_of_dali_is_an_error() -> None:
-    with open_loader(DataConfig(loader="dali"), one_by_one(Slow(0.01)), 0, CPU) as loader:
+    with open_loader(LoadingConfig(loader="dali"), one_by_one(Slow(0.01)), 0, CPU) as loader:
         next(loader)
         (worker,) = dali_workers()
         worker.kill()
@@ -167,8 +167,8 @@ def test_dalis_worker_does_not_outlive_a_killed_trainer() -> None:
 
 def test_a_machine_without_dali_is_told_what_to_do(monkeypatch, reader: BatchReader) -> None:
     monkeypatch.setattr(loader_module, "find_spec", lambda name: None)
-    with pytest.raises(RunError, match=r"data.loader: dali needs the package nvidia-dali-cuda130"):
-        open_loader(DataConfig(loader="dali"), reader, 0, CPU)
+    with pytest.raises(RunError, match=r"loading.loader: dali needs the package nvidia-dali-cuda130"):
+        open_loader(LoadingConfig(loader="dali"), reader, 0, CPU)
 
 
 def test_the_plain_loader_imports_no_dali() -> None:

@@ -22,7 +22,7 @@ SMALL = (
     "evaluation.every=2",
     "evaluation.prompts=8",
     "checkpoint.every=1",
-    "grpo.reference_refresh_steps=2",
+    "reference.refresh_steps=2",
     "monitoring.samples_every=1",
 )
 
@@ -48,7 +48,7 @@ def zero_command(base: Path, run_dir: Path, *overrides: str) -> list[str]:
     return [
         *(sys.executable, "-m", "launchers.local", "recipes.zero", str(QUICKSTART / "zero.yaml")),
         f"run_dir={run_dir}",
-        f"model={base / 'model'}",
+        f"model={base}",
         f"prompts.train={base / 'prompts' / 'train.jsonl'}",
         f"prompts.held_out={base / 'prompts' / 'held_out.jsonl'}",
         *SMALL,
@@ -56,6 +56,6 @@ def zero_command(base: Path, run_dir: Path, *overrides: str) -> list[str]:
     ]
 
 
-def final_weights(run_dir: Path, steps: int = STEPS) -> bytes:
-    """The weights that the run's last push gave to the servers."""
-    return (run_dir / "weights" / f"{steps:06d}" / "model.safetensors").read_bytes()
+def final_weights(run_dir: Path) -> bytes:
+    """The weights that the run ended with."""
+    return (run_dir / "model" / "model.safetensors").read_bytes()

@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 import torch
 
-from engine.config.trainer import DataConfig
+from engine.config.trainer import LoadingConfig
 from engine.data.batch_builder import Packing
 from engine.data.batches import BatchReader
 from engine.data.loader import open_loader
@@ -42,7 +42,7 @@ def test_batches_on_the_gpu_are_the_readers(
     device = torch.device("cuda", 0)
     found = []
     busy = torch.ones(4096, 4096, device=device)
-    with open_loader(DataConfig(loader=kind), reader, 0, device) as loader:
+    with open_loader(LoadingConfig(loader=kind), reader, 0, device) as loader:
         for _ in range(20):
             batch = next(loader)
             assert {row.packed.tokens.device for row in batch.rows} == {device}

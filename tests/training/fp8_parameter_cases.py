@@ -12,6 +12,7 @@ import pytest
 from lever_cases import Row
 from stand_in_fp8 import StandIn, fp8_parameters
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from engine.checkpoint.checkpoints import Checkpoints
 from engine.checkpoint.training_state import TrainingState
@@ -21,6 +22,7 @@ from engine.config.training import TrainingConfig
 from engine.training.heads.token_logprobs import TokenLogProbs, TokenOutputs
 from engine.training.reference import Reference
 from engine.training.trained_model import TrainedModel
+from engine.weights import tensor_stream
 from engine.weights.export import Exporter
 from engine.weights.hugging_face import HuggingFaceFolder
 from engine.weights.load import load
@@ -60,6 +62,25 @@ def from_a_folder(layout: LayoutConfig, folder: Path) -> dict[str, Any]:
         "parameters": {n: p.detach() for n, p in plain.chunks[0].named_parameters() if _chosen(n)},
         "masters": _masters(policy),
     }
+
+
+def plain_copies_at_once(layout: LayoutConfig, folder: Path) -> tuple[int, int]:
+    """How many plain copies of FP8 parameters a stream had in memory together; how many it made."""
+    alive: list[StorageWeakRef] = []
+    most = 0
+
+    def counted(parameter: Tensor) -> Tensor:
+        nonlocal most
+        values = parameter.detach().dequantize()
+        alive.append(StorageWeakRef(values.untyped_storage()))
+        most = max(most, sum(not one.expired() for one in alive))
+        return values
+
+    policy = _policy(layout, folder, in_fp8=True)
+    with fp8_parameters(_chosen), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensor_stream, "dequantise", counted)
+        TensorStream(policy.chunks).collect()
+    return most, len(alive)
 
 
 def trained_and_resumed(layout: LayoutConfig, folder: Path, saves: Path) -> dict[str, Any]:

@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from fp8_parameter_cases import from_a_folder, trained_and_resumed, write_folder
+from fp8_parameter_cases import (
+    from_a_folder,
+    plain_copies_at_once,
+    trained_and_resumed,
+    write_folder,
+)
 from stand_in_fp8 import of
 from torch import Tensor
 
@@ -18,6 +23,7 @@ from tools.benchmarks.parity.models import GQA_MOE
 from tools.benchmarks.rank_pool import RankPool
 
 TWO = LayoutConfig(processes=2)
+TWO_STAGES = LayoutConfig(processes=2, pp=2)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +82,12 @@ def test_a_piece_of_a_split_tensor_is_rounded_on_its_own_rank(pool: RankPool, fo
         assert (error <= values.abs() / 16 + values.abs().max() / 2**15).all(), key
         assert bool(error.any()) == is_in_fp8(key[0]), key
         assert ranks[0]["reference"][key].equal(ranks[0]["pushed"][key])
+
+
+@pytest.mark.slow
+def test_a_stream_holds_one_plain_copy_of_an_fp8_parameter_at_a_time(pool: RankPool, folder: Path):
+    for most, made in pool.run(plain_copies_at_once, TWO_STAGES, folder=folder):
+        assert most == 1 and made > 20
 
 
 @pytest.mark.slow

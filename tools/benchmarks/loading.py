@@ -22,7 +22,7 @@ from typing import Literal
 
 import torch
 
-from engine.config.trainer import DataConfig
+from engine.config.trainer import LoadingConfig
 from engine.data.batch_builder import Packing
 from engine.data.batches import BatchReader
 from engine.data.loader import Loader, open_loader
@@ -114,7 +114,7 @@ def measure(options: argparse.Namespace, folder: Path) -> list[Result]:
     for repeat in range(options.repeats + 1):
         for kind in KINDS:
             begun = time.perf_counter()
-            config = DataConfig(loader=kind, prefetch=options.prefetch)
+            config = LoadingConfig(loader=kind, prefetch=options.prefetch)
             with open_loader(config, reader, 0, device) as loader:
                 next(loader)
                 start.setdefault(kind, time.perf_counter() - begun)

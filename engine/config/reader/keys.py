@@ -27,7 +27,7 @@ def section_of(field: FieldInfo | None) -> type[BaseModel] | None:
 
 
 def fields_of(section: type[BaseModel], value: object = None) -> dict[str, FieldInfo]:
-    """The keys that ``section`` takes and what each is.
+    """Return the keys that ``section`` takes, and what each is.
 
     Where it chooses by name (``engine.config.choice``), those of what ``value`` names; without a
     value, those of every known name.
@@ -56,7 +56,7 @@ def field_at(model: type[BaseModel], path: KeyPath, value: object = None) -> Fie
 
 
 def value_at(values: object, key: str | int) -> object:
-    """What stands at ``key`` of a list or dictionary, or None."""
+    """Return what stands at ``key`` of a list or dictionary, or None."""
     if isinstance(values, dict):
         return values.get(key)
     if isinstance(values, list) and isinstance(key, int) and key < len(values):

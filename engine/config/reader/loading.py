@@ -130,10 +130,10 @@ def _origins(lines: Mapping[KeyPath, int], set_by: Mapping[KeyPath, str]) -> dic
 
 
 def _where(path: KeyPath, origins: Mapping[KeyPath, str]) -> str:
-    """Where the value of ``path`` was written: there, in the section around it, or below it."""
-    around = [path[:length] for length in range(len(path), 0, -1)]
+    """Where the value of ``path`` was written: there, below it, or in the section around it."""
     below = [key for key in origins if key[: len(path)] == path]
-    found = next((origins[key] for key in [*around, *below] if key in origins), None)
+    around = [path[:length] for length in range(len(path) - 1, 0, -1)]
+    found = next((origins[key] for key in [path, *below, *around] if key in origins), None)
     return f" ({found})" if found else ""
 
 

@@ -69,7 +69,7 @@ def _set(values: dict[str, Any], path: tuple[str, ...], value: Any) -> KeyPath:
 
 
 def _length_of_key(section: dict[str, Any], path: Sequence[str]) -> int:
-    """How many parts of ``path`` are one key: more than one where ``section`` has a dotted name."""
+    """Count the parts of ``path`` that are one key: several where ``section`` has a dotted name."""
     lengths = range(len(path), 1, -1)
     return next((length for length in lengths if ".".join(path[:length]) in section), 1)
 

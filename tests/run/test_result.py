@@ -1,0 +1,78 @@
+"""A finished run is not made again, a longer one goes on, another one is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from engine.config.reader.loading import load
+from engine.errors import RunError
+from engine.run.result import RESULT, is_complete, read_result, write_result
+from recipes import base, zero
+
+QUICKSTART = Path(__file__).parents[2] / "recipes" / "configs" / "quickstart"
+
+
+def config(recipe, run_dir: Path, *overrides: str):
+    name = recipe.__name__.rpartition(".")[2]
+    return load(recipe.Config, QUICKSTART / f"{name}.yaml", [f"run_dir={run_dir}", *overrides])
+
+
+def finish(recipe, run_dir: Path) -> None:
+    digests = {"made": "0" * 64, "model": "1" * 64}
+    made = config(recipe, run_dir)
+    write_result(recipe.__name__, made, steps=3, digests=digests, figures={"accuracy": 0.5})
+
+
+def test_nothing_is_complete_at_first(tmp_path):
+    assert not is_complete("recipes.base", config(base, tmp_path))
+
+
+@pytest.mark.parametrize("recipe", [base, zero], ids=["base", "zero"])
+def test_a_finished_run_is_complete(recipe, tmp_path):
+    finish(recipe, tmp_path)
+    assert is_complete(recipe.__name__, config(recipe, tmp_path))
+
+
+def test_the_result_names_inputs_and_figures(tmp_path):
+    finish(zero, tmp_path)
+    found = read_result(tmp_path)
+    assert found is not None
+    assert found["inputs"]["model"] == {"path": "runs/base-seed1", "blake3": "1" * 64}
+    assert {"prompts.train", "prompts.held_out"} <= set(found["inputs"])
+    assert found["evaluation"] == {"accuracy": 0.5}
+    assert found["model"] == {"path": "model", "blake3": "0" * 64}
+
+
+def test_loader_and_checkpoints_are_no_part_of_what_was_made(tmp_path):
+    """Both loaders give the same batches, and so the same base."""
+    finish(base, tmp_path)
+    other = config(base, tmp_path, "loading.loader=dali", "loading.prefetch=5", "checkpoint.every=7")
+    assert is_complete("recipes.base", other)
+
+
+def test_another_seed_would_make_another_base(tmp_path):
+    finish(base, tmp_path)
+    with pytest.raises(RunError, match="holds a finished run with another seed"):
+        is_complete("recipes.base", config(base, tmp_path, "seed=2"))
+
+
+def test_another_recipe_needs_another_folder(tmp_path):
+    finish(base, tmp_path)
+    with pytest.raises(RunError, match="another recipe"):
+        is_complete("recipes.zero", config(zero, tmp_path))
+
+
+def test_more_steps_go_on_and_fewer_are_refused(tmp_path):
+    finish(zero, tmp_path)
+    assert not is_complete("recipes.zero", config(zero, tmp_path, "steps=81"))
+    with pytest.raises(RunError, match="another steps"):
+        is_complete("recipes.zero", config(zero, tmp_path, "steps=79"))
+
+
+def test_a_damaged_result_is_named(tmp_path):
+    (tmp_path / RESULT).write_text("{")
+    with pytest.raises(RunError, match=str(tmp_path / RESULT)):
+        is_complete("recipes.base", config(base, tmp_path))
