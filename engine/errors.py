@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 
 class RunError(Exception):
@@ -26,14 +28,25 @@ def clear_errors() -> Iterator[None]:
     """Print a :class:`RunError` as ``error: ...`` and exit 1; turn SIGTERM into ``SystemExit``.
 
     SIGTERM as an exception lets ``finally`` blocks stop child processes and close files. Any other
-    exception keeps its traceback: it is a defect of ours, and the log should show where.
+    exception is printed with its traceback: it is a defect of ours, and the log should show where.
     """
     signal.signal(signal.SIGTERM, _leave)
     try:
         yield
     except RunError as error:
-        sys.stdout.flush()
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        # Everything inside has been left and closed. Not SystemExit: taking an interpreter with
-        # torch apart lasts seconds, in which others would die of our silence and take the blame.
-        os._exit(1)
+        print(f"error: {error}", file=sys.stderr)
+        _exit_at_once()
+    except Exception:
+        traceback.print_exc()
+        _exit_at_once()
+
+
+def _exit_at_once() -> NoReturn:
+    """End with status 1; everything inside ``clear_errors`` has been left and closed.
+
+    Not by SystemExit: taking an interpreter with torch apart lasts seconds, in which other
+    processes would die of our silence and take the blame.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)

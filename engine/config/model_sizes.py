@@ -133,6 +133,7 @@ def model_sizes(config: Mapping[str, Any]) -> ModelSizes:
     latent = number("kv_lora_rank") > 0
     rotated = number("qk_rope_head_dim") if latent else 0
     head = number("head_dim") or (hidden // heads if heads else 0)
+    of_experts = () if config.get("model_type") == "mixtral" else ("moe_intermediate_size",)
     return ModelSizes(
         layers=layers,
         vocabulary=number("vocab_size"),
@@ -148,7 +149,7 @@ def model_sizes(config: Mapping[str, Any]) -> ModelSizes:
         dense_layers=min(layers, number("first_k_dense_replace")) if experts else layers,
         experts=experts,
         chosen_experts=number("num_experts_per_tok") if experts else 0,
-        expert_columns=number("moe_intermediate_size", "intermediate_size") if experts else 0,
+        expert_columns=number(*of_experts, "intermediate_size") if experts else 0,
         shared_columns=number("n_shared_experts") * number("moe_intermediate_size"),
         mtp=number("num_nextn_predict_layers"),
     )

@@ -53,8 +53,8 @@ def open_loader(
         return PlainLoader(reader, position, device, config.prefetch)
     if find_spec("nvidia") is None or find_spec("nvidia.dali") is None:
         raise RunError(
-            "loading.loader: dali needs the package nvidia-dali-cuda130, which is not installed here;"
-            " install it, or set loading.loader=plain, which gives the same batches"
+            "loading.loader: dali needs the package nvidia-dali-cuda130, which is not installed"
+            " here; install it, or set loading.loader=plain, which gives the same batches"
         )
     from engine.data.dali_loader import DaliLoader  # only here: it takes half a second to import
 

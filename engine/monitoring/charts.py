@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -101,9 +100,7 @@ def draw_charts(lines: Sequence[Line]) -> list[Chart]:
 def _reward_plan(name: str, lines: Sequence[Line]) -> Plan:
     """Return the chart of one reward; what its curves are is read off its outcomes."""
     outcomes = {
-        outcome
-        for line in lines
-        for outcome in names.with_prefix(line, names.outcome(name, ""))
+        outcome for line in lines for outcome in names.with_prefix(line, names.outcome(name, ""))
     }
     note = "mean value" if "graded" in outcomes else "share of right answers"
     curves = (
@@ -114,12 +111,14 @@ def _reward_plan(name: str, lines: Sequence[Line]) -> Plan:
 
 
 def _all_rewards_plan(rewards: Sequence[str]) -> Plan:
-    colours = cycle(SERIES)
     return Plan(
         "Reward by kind",
         "mean over samples; the weighted sum is what is trained on",
         (
-            *(Curve(name, names.reward(name), colour) for name, colour in zip(rewards, colours)),
+            *(
+                Curve(name, names.reward(name), SERIES[place % len(SERIES)])
+                for place, name in enumerate(rewards)
+            ),
             Curve("weighted sum", names.REWARD_MEAN, QUIET),
         ),
     )

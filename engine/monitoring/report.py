@@ -94,15 +94,15 @@ def _comparison(
 
 
 def _changes(base: EvaluationResult | None, final: EvaluationResult | None) -> str:
-    """Return ``accuracy went from 12.5 % to 93.8 %, format from ...``: every reward that both have."""
+    """Return how every reward changed: ``accuracy went from 12.5 % to 93.8 %, format from ...``."""
     if base is None or final is None:
         return ""
-    return ", ".join(
-        f"{name} {'' if place else 'went '}from {base.rewards[name].shown} to {last.shown}"
-        for place, (name, last) in enumerate(
-            (name, last) for name, last in final.rewards.items() if name in base.rewards
-        )
-    )
+    changes = [
+        f"{name} went from {first.shown} to {final.rewards[name].shown}"
+        for name, first in base.rewards.items()
+        if name in final.rewards
+    ]
+    return ", ".join([*changes[:1], *(change.replace(" went", "", 1) for change in changes[1:])])
 
 
 def _scripts(samples: Iterable[SampleView]) -> list[str]:

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, PrivateAttr
 
 from engine.rewards.reward import Answer, Reward
 from engine.rewards.score import RIGHT, UNPARSABLE, WRONG, Score
-from engine.rewards.workers import WorkerPool
+
+if TYPE_CHECKING:
+    from engine.rewards.workers import WorkerPool
 
 _PLAIN_NUMBER = re.compile(r"([+-]?)([0-9]*)(?:\.([0-9]*))?")  # linear: no two loops overlap
 _MATH_DELIMITERS = ("$", r"\(", r"\[", r"\boxed")
@@ -33,6 +35,8 @@ class AccuracyReward(Reward):
     _pool: WorkerPool | None = PrivateAttr(None)
 
     async def __aenter__(self) -> Self:
+        from engine.rewards.workers import WorkerPool  # asyncio: not for who only reads options
+
         pool = WorkerPool(__name__, workers=self.workers, deadline_seconds=self.deadline_seconds)
         self._pool = await pool.__aenter__()
         return self

@@ -34,16 +34,35 @@ from engine.rewards.reward import Answer, Reward
 from engine.rewards.score import UNPARSABLE, Score, graded
 
 _LANGUAGES = {  # by script, as ISO 639-1 codes; a language may be written in several
-    "Latin": "af az bs ca cs cy da de en eo es et eu fi fr ga gl ha hr hu id ig is it la lb lt lv mi"
-    " ms mt nb nl nn no pl pt ro rw sk sl so sq sr sv sw tl tn tr uz vi wo xh yo zu",
+    "Latin": "af az bs ca cs cy da de en eo es et eu fi fr ga gl ha hr hu id ig is it la lb lt lv"
+    " mi ms mt nb nl nn no pl pt ro rw sk sl so sq sr sv sw tl tn tr uz vi wo xh yo zu",
     "Cyrillic": "be bg kk ky mk mn ru sr tg tt uk",
     "Arabic": "ar fa ku ps sd ug ur",
     "Han": "ja zh",
-    "Hiragana": "ja", "Katakana": "ja", "Bopomofo": "zh", "Hangul": "ko", "Greek": "el",
-    "Hebrew": "he yi", "Armenian": "hy", "Georgian": "ka", "Ethiopic": "am ti",
-    "Devanagari": "hi mr ne sa", "Bengali": "as bn", "Gurmukhi": "pa", "Gujarati": "gu",
-    "Oriya": "or", "Tamil": "ta", "Telugu": "te", "Kannada": "kn", "Malayalam": "ml",
-    "Sinhala": "si", "Thai": "th", "Lao": "lo", "Khmer": "km", "Myanmar": "my", "Tibetan": "bo",
+    "Hiragana": "ja",
+    "Katakana": "ja",
+    "Bopomofo": "zh",
+    "Hangul": "ko",
+    "Greek": "el",
+    "Hebrew": "he yi",
+    "Armenian": "hy",
+    "Georgian": "ka",
+    "Ethiopic": "am ti",
+    "Devanagari": "hi mr ne sa",
+    "Bengali": "as bn",
+    "Gurmukhi": "pa",
+    "Gujarati": "gu",
+    "Oriya": "or",
+    "Tamil": "ta",
+    "Telugu": "te",
+    "Kannada": "kn",
+    "Malayalam": "ml",
+    "Sinhala": "si",
+    "Thai": "th",
+    "Lao": "lo",
+    "Khmer": "km",
+    "Myanmar": "my",
+    "Tibetan": "bo",
 }
 _WITHOUT_SPACES = ("Han", "Hiragana", "Katakana", "Bopomofo", "Thai", "Lao", "Khmer", "Myanmar")
 
@@ -61,7 +80,9 @@ _TOKEN = regex.compile(
     rf"|(?P<word>[[\p{{L}}\p{{M}}\p{{N}}]--{_DENSE}](?:['’]?[[\p{{L}}\p{{M}}\p{{N}}]--{_DENSE}])*)",
     regex.V1,
 )
-_OF_NO_LANGUAGE = regex.compile(r".*\p{N}.*|[\p{Lu}\p{Ll}\p{Lt}\p{Arabic}\p{Hebrew}]\p{M}*", regex.V1)
+_OF_NO_LANGUAGE = regex.compile(
+    r".*\p{N}.*|[\p{Lu}\p{Ll}\p{Lt}\p{Arabic}\p{Hebrew}]\p{M}*", regex.V1
+)
 _LETTER = regex.compile(r"\p{L}")
 
 
@@ -241,7 +262,9 @@ def _read(file: Path) -> tuple[str, ...]:
     try:
         words = tuple(file.read_text(encoding="utf-8").split())
     except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"cannot read the words of the language reward from {file}: {error}") from None
+        raise RunError(
+            f"cannot read the words of the language reward from {file}: {error}"
+        ) from None
     if not words:
         raise RunError(f"{file}: expected words of the target language, found none")
     return words

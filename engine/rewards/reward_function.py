@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 from collections.abc import Mapping
@@ -50,21 +49,20 @@ class RewardFunction:
         await self._entered.aclose()
 
     async def score(self, answer: Answer) -> RewardResult:
-        """Judge one answer; call it for a whole group at once with asyncio.gather.
+        """Judge one answer by one reward after the other; call it for many answers at once.
 
-        A reward that raises, or whose value is not finite, has the outcome ``crash``.
+        What waits, waits beside other answers: a task for each reward and answer would cost several
+        times as much as most verdicts do. A reward that raises, or whose value is not finite, has
+        the outcome ``crash``.
 
         Raises:
             RunError: a reward cannot go on, for instance a worker could not be started any more.
         """
-        scores = await asyncio.gather(
-            *(_score(name, reward, answer) for name, reward in self._rewards.items())
-        )
-        weights = [reward.weight for reward in self._rewards.values()]
-        return RewardResult(
-            scores=dict(zip(self._rewards, scores, strict=True)),
-            reward=sum(w * score.value for w, score in zip(weights, scores, strict=True)),
-        )
+        scores = {
+            name: await _score(name, reward, answer) for name, reward in self._rewards.items()
+        }
+        weighted = (self._rewards[name].weight * score.value for name, score in scores.items())
+        return RewardResult(scores, reward=sum(weighted))
 
 
 async def _score(name: str, reward: Reward, answer: Answer) -> Score:

@@ -23,8 +23,6 @@ def run_trainer(config: Any, placement: Placement, train: Callable[[Run[Any]], N
             "RANK": str(placement.index),
             "WORLD_SIZE": str(placement.count),
             "LOCAL_RANK": str(placement.local_index),
-            # A store that closes when a run ends is no news; torch would print C++ stack traces.
-            "TORCH_CPP_LOG_LEVEL": "ERROR",
         }
     )
     from engine.platform import accelerator

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from engine.algorithms.advantages import zero_variance_groups
-from engine.algorithms.aggregation import weighted_sum
+from engine.algorithms.aggregation import means_over_tokens
 from engine.algorithms.algorithm import Algorithm, BatchSizes
 from engine.data.batch_builder import Packing, build_minibatches
 from engine.data.packing import PackedRow
@@ -185,13 +185,12 @@ class RolloutBatch:
         """Make one update of ``policy`` for each minibatch; return the metrics of each."""
         with self._phases("update"):
             return [
-                policy.update(part.rows, self._loss, part.tokens, learning_rate)
+                means_over_tokens(policy.update(part.rows, self._loss, part.tokens, learning_rate))
                 for part in self.minibatches
             ]
 
     def _loss(self, outputs: TokenOutputs, row: RolloutRow) -> tuple[Tensor, dict[str, Tensor]]:
-        loss, metrics = self._algorithm.loss(outputs.logp, outputs.entropy, row)
-        return loss, {**metrics, "entropy": weighted_sum(outputs.entropy.detach(), row.weights)}
+        return self._algorithm.loss(outputs.logp, outputs.entropy, row)
 
 
 def _accepted(algorithm: Algorithm, rewards: Tensor, groups: Tensor) -> list[int]:

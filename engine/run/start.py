@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ def main(recipe: str, model: type[BaseModel], roles: Callable[[Any], Sequence[Ro
         model: its configuration.
         roles: what it needs, see :mod:`engine.run.roles`.
     """
+    # A store that closes when a run ends is no news; torch would print C++ stack traces.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     with clear_errors():
         config = read(model, recipe)
         if (placement := Placement.from_environment()) is None:

@@ -12,9 +12,7 @@ from engine.weights.hugging_face import HuggingFaceFolder
 from engine.weights.shards import unwrap
 
 
-def model_config(
-    chunks: Sequence[torch.nn.Module], source: HuggingFaceFolder
-) -> HuggingFaceConfig:
+def model_config(chunks: Sequence[torch.nn.Module], source: HuggingFaceFolder) -> HuggingFaceConfig:
     """Return the ``config.json`` of the model that ``chunks`` are a part of.
 
     It is the source's own, unless the model is a sequence classification model.

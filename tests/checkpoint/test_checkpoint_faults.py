@@ -47,7 +47,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def saved(pool, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoints of steps 2 and 5."""
     folder = tmp_path_factory.mktemp("saved")
-    pool.run(live, TWO, what="lives.begin", model=MIXTURE, folder=folder)
+    pool.run(live, TWO, what="checkpointed_runs.begin", model=MIXTURE, folder=folder)
     return folder
 
 

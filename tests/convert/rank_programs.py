@@ -25,6 +25,7 @@ from engine.checkpoint.training_state import TrainingState
 from engine.config.layout import LayoutConfig
 from engine.config.trainer import CheckpointConfig, OptimizerConfig
 from engine.config.training import TrainingConfig
+from engine.data.batch_builder import WeightedRow
 from engine.data.packing import PackedRow, pack
 from engine.errors import RunError
 from engine.models.build import build
@@ -42,11 +43,6 @@ TRAINING = TrainingConfig(dtype="float32", tokens_per_microbatch=256)
 @dataclass
 class Row:
     packed: PackedRow
-
-
-@dataclass
-class WeightedRow(Row):
-    weights: Tensor
 
 
 def logits(
@@ -111,7 +107,7 @@ def train_and_save(layout: LayoutConfig, model: Path, run: Path) -> None:
     state = TrainingState(policy.chunks, policy.optimizer)
     for step in (1, 2):
         packed = pack([([1, 2, 3], [4, 5, step])], row_multiple=layout.row_multiple)
-        policy.update([WeightedRow(packed, packed.spread([1.0]))], _loss, 5, 1e-2)
+        policy.update([WeightedRow(packed, packed.spread([1.0]), (0,))], _loss, 5, 1e-2)
         checkpoints.save(step, state, {})
         checkpoints.finish()
         exporter.export(run / f"exported-{step}")

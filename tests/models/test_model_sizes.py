@@ -14,7 +14,11 @@ from engine.models.build import transformer_config
 from engine.models.published import NAMES, published
 from engine.models.tensor_shapes import KINDS
 
-CONFIGS = {**{name: published(name) for name in NAMES}, **MODELS}
+CONFIGS = {
+    **{name: published(name) for name in NAMES},
+    **MODELS,
+    "mixtral, a key of others": {**MODELS["mixtral, tied, 4 of 5"], "moe_intermediate_size": 28},
+}
 ONE = LayoutConfig(processes=1)
 
 

@@ -7,6 +7,7 @@ from built_shards import bounds, built_shards
 from small_models import MODELS
 
 from engine.config.layout import LayoutConfig
+from engine.models.sequence_classifier import as_sequence_classifier
 from engine.models.sharding import Sharding
 from tools.benchmarks.rank_pool import RankPool
 
@@ -34,6 +35,14 @@ CASES = {
     "qk-norms, copies": (
         {**MODELS["qwen3_moe"], **EVEN, "num_experts": 8},
         {"processes": 4, "ep": 2},
+    ),
+    "one value a sample": (
+        as_sequence_classifier(LATENT),
+        {"processes": 4, "tp": 2, "pp": 2, "ep": 2},
+    ),
+    "one value a sample, tied": (
+        as_sequence_classifier({**MODELS["qwen2, tied"], **EVEN}),
+        {"processes": 2, "pp": 2},
     ),
     "biases, tied": ({**MODELS["qwen2, tied"], **EVEN}, {"processes": 4, "tp": 2, "pp": 2}),
     "more ranks than groups": (

@@ -100,7 +100,9 @@ def test_lines_are_aligned_even_where_a_metric_is_missing() -> None:
     lines = stream.getvalue().splitlines()
     assert len(lines) == 100
     assert len({line.index("tok/s") for line in lines}) == 1
-    assert lines[3].startswith("step   4/100  accuracy    -  format    -  language    -  reward     -")
+    assert lines[3].startswith(
+        "step   4/100  accuracy    -  format    -  language    -  reward     -"
+    )
     assert lines[-1].endswith("ETA 0s")
 
 

@@ -10,7 +10,11 @@ from engine.monitoring.summary import Compared, EvaluationResult, Measure, compa
 from engine.platform.files import replace_json
 
 BASE = EvaluationResult(
-    0, 256, 512, {"accuracy": Measure(0.125, 0.02), "my.own": Measure(-0.2504, 0.1, graded=True)}, 22.0
+    0,
+    256,
+    512,
+    {"accuracy": Measure(0.125, 0.02), "my.own": Measure(-0.2504, 0.1, graded=True)},
+    22.0,
 )
 FINAL = EvaluationResult(
     2, 256, 512, {"accuracy": Measure(0.75, 0.03), "my.own": Measure(0.5, 0.2, graded=True)}, 44.0

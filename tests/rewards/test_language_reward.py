@@ -171,8 +171,10 @@ def test_one_more_word_of_the_language_never_lowers_the_share(words, more) -> No
 
 @pytest.mark.parametrize(
     "piece",
-    ["<think>", "</think>", "<think></think>", "'", "a'", "\\", "<", "</a", "é", "的", "a\u0301", "1a"]
-    + ["wait 等 ", "\u0301", "x1 "],
+    [
+        *("<think>", "</think>", "<think></think>", "'", "a'", "\\", "<", "</a", "x1 ", "1a"),
+        *("é", "的", "a\u0301", "\u0301", "wait 等 "),
+    ],
 )
 def test_counting_takes_linear_time_whatever_the_policy_writes(piece: str) -> None:
     started = time.monotonic()
@@ -185,7 +187,10 @@ def test_counting_takes_linear_time_whatever_the_policy_writes(piece: str) -> No
     ("options", "sentence"),
     [
         ({"target": "xx"}, "expected words or scripts of the target language: those of 'xx'"),
-        ({"target": "en", "scripts": ["Latn", "Lattin"]}, "scripts such as Latin .* found 'Lattin'"),
+        (
+            {"target": "en", "scripts": ["Latn", "Lattin"]},
+            "scripts such as Latin .* found 'Lattin'",
+        ),
         ({"target": "en", "words": []}, "expected at least one word"),
         ({"target": ""}, "at least 2 characters"),
     ],

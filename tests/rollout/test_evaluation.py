@@ -61,7 +61,10 @@ def test_the_error_is_the_binomial_one_where_each_problem_has_one_answer():
 
 def test_answers_to_one_problem_that_agree_make_an_error_no_smaller():
     once = [*group_of(0, [1], accuracy=[RIGHT]), *group_of(1, [1], accuracy=[WRONG])]
-    often = [*group_of(0, [1] * 8, accuracy=[RIGHT] * 8), *group_of(1, [1] * 8, accuracy=[WRONG] * 8)]
+    often = [
+        *group_of(0, [1] * 8, accuracy=[RIGHT] * 8),
+        *group_of(1, [1] * 8, accuracy=[WRONG] * 8),
+    ]
     assert evaluate(often).rewards == evaluate(once).rewards
 
 

@@ -127,7 +127,7 @@ def test_it_shows_up_in_all_that_shows_rewards(scratch: Path) -> None:
     with Recorder(scratch, first_step=0) as recorder:
         recorder.record(0, metrics, samples=[sample_view(sample, decode) for sample in samples])
     lines = read_metrics(scratch / "metrics.jsonl")
-    assert [chart.title for chart in draw_charts(lines)][0] == NAME
+    assert draw_charts(lines)[0].title == NAME
 
     found = evaluate(samples)
     assert f"  {NAME}, mean value" in comparison_table(found, found)[3]
@@ -136,7 +136,9 @@ def test_it_shows_up_in_all_that_shows_rewards(scratch: Path) -> None:
 
     shown = [sample_view(sample, decode) for sample in first_answers(samples, problems=2)]
     page = render_report(
-        Report("own", lines, summary, rewards.model_dump(mode="json"), {}, found, found, shown, shown)
+        Report(
+            "own", lines, summary, rewards.model_dump(mode="json"), {}, found, found, shown, shown
+        )
     )
     for expected in (
         f"{NAME} went from 0.050 to 0.050",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -49,7 +48,9 @@ def test_the_result_names_inputs_and_figures(tmp_path):
 def test_loader_and_checkpoints_are_no_part_of_what_was_made(tmp_path):
     """Both loaders give the same batches, and so the same base."""
     finish(base, tmp_path)
-    other = config(base, tmp_path, "loading.loader=dali", "loading.prefetch=5", "checkpoint.every=7")
+    other = config(
+        base, tmp_path, "loading.loader=dali", "loading.prefetch=5", "checkpoint.every=7"
+    )
     assert is_complete("recipes.base", other)
 
 
