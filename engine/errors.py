@@ -1,4 +1,4 @@
-"""The one exception that speaks to the user, and the guard that every process's ``main`` wears."""
+"""The exception whose message is for the user, and the guard around every process's ``main``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import NoReturn
 class RunError(Exception):
     """A run cannot go on; the message is one clear sentence for the person who started it.
 
-    It names the key, file or party, what was expected and what was found.
+    It names the key, file or process, what was expected and what was found.
     """
 
 
@@ -42,10 +42,10 @@ def clear_errors() -> Iterator[None]:
 
 
 def _exit_at_once() -> NoReturn:
-    """End with status 1; everything inside ``clear_errors`` has been left and closed.
+    """Exit with status 1; everything inside ``clear_errors`` has been left and closed.
 
-    Not by SystemExit: taking an interpreter with torch apart lasts seconds, in which other
-    processes would die of our silence and take the blame.
+    Not by SystemExit: finalising an interpreter with torch lasts seconds, in which other
+    processes would fail for want of an answer and be named as the cause.
     """
     sys.stdout.flush()
     sys.stderr.flush()

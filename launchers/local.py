@@ -1,7 +1,7 @@
 """``python -m launchers.local recipes.zero CONFIG [key=value ...]`` runs a recipe on this machine.
 
 Everything that can be refused is refused before the first process starts. Then all processes of
-the run live and die together. Exit status: 0 when the run is complete, 1 when it failed, 130 after
+the run start and end together. Exit status: 0 when the run is complete, 1 when it failed, 130 after
 Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 """
 
@@ -37,7 +37,7 @@ _GOES_ON = "the next start of the same command goes on from the last checkpoint"
 
 
 class Recipe(Protocol):
-    """What a launcher needs of a recipe module.
+    """The parts of a recipe module that a launcher uses.
 
     Of a ``Config`` it reads ``run_dir``, a path, and where there is one the section ``training``.
     """
@@ -127,7 +127,7 @@ def _supervise(processes: Sequence[Process], logs: Path) -> int:
 
 
 def _announce(ending: Ending) -> None:
-    """Said before the processes are stopped, which may take some seconds."""
+    """Print how the run ends, before the processes are stopped, which may take some seconds."""
     match ending:
         case Stopped(signal.SIGINT):
             _say("stopping (Ctrl-C again kills at once)")

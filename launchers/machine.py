@@ -1,4 +1,4 @@
-"""What this machine has to offer a run that starts on it."""
+"""Count this machine's GPUs, and check that it can run a configuration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def count_gpus() -> int:
 
 
 def check_machine(config: Any) -> None:
-    """Pass silently if this machine can compute what the section ``training`` asks for.
+    """Check that this machine can compute what the section ``training`` asks for.
 
     Raises:
         RunError: it cannot; names the key, what it needs and what was found.

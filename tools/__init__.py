@@ -1,1 +1,1 @@
-"""Programs beside a run: conversion, planning, viewing, benchmarks."""
+"""Programs beside a run: conversion and benchmarks."""

@@ -1,1 +1,1 @@
-"""The mathematics of the recipes: objects and functions of tensors, and nothing else."""
+"""Algorithms of reinforcement learning and next-token training: pure functions of tensors."""

@@ -1,6 +1,6 @@
-"""Advantages: how much better a sample's reward is than what was to be expected.
+"""Compute advantages: each sample's reward relative to a baseline of its group or rollout.
 
-Each function takes the rewards of a whole rollout. Equal rewards carry no signal and get exactly 0:
+Each function takes the rewards of a whole rollout. Equal rewards get exactly 0:
 they are compared, not subtracted from their mean, because rounding in the mean would give equal
 rewards a spread of 1e-17, and dividing by it would turn noise into advantages of size 1.
 """

@@ -1,4 +1,4 @@
-"""How the losses of single tokens become one number: the weight of each token.
+"""Token weights, and weighted sums of per-token losses and metrics.
 
 The weightings return one weight per sample, the same for each of its response tokens; a packed row
 spreads it over them (``PackedRow.spread``) and puts 0 everywhere else. Because the divisor is that
@@ -32,7 +32,7 @@ def sequence_mean_weights(response_lengths: Sequence[int], samples: float) -> li
 
 
 def token_mean_weights(response_lengths: Sequence[int], tokens: float) -> list[float]:
-    """Return 1 / tokens for every sample: the mean over tokens, as next-token training wants it.
+    """Return 1 / tokens for every sample: the mean over tokens, as in next-token training.
 
     Args:
         response_lengths: |o_i| of some of the minibatch's samples.

@@ -1,8 +1,8 @@
-"""What every algorithm of reinforcement learning is: an object that a configuration names.
+"""Base class of the reinforcement-learning algorithms, which a configuration chooses by name.
 
-An algorithm is one class in one file. Its fields are its options, its methods say how rewards
-become advantages, what each token weighs, and what the policy loses; :meth:`Algorithm.loss` puts
-them together. ``table.py`` lists the known ones; one of your own is a module with a class
+An algorithm is one class in one file. Its fields are its options, its methods compute
+advantages from rewards, token weights and the policy loss; :meth:`Algorithm.loss` puts them
+together. ``table.py`` lists the known ones; one of your own is a module with a class
 ``ALGORITHM``, and is named in the configuration by the module's dotted name.
 """
 
@@ -44,7 +44,7 @@ class LossRow(Protocol):
         """Each token's weight, of :meth:`Algorithm.token_weights`."""
 
     def sample_mean(self, values: Tensor) -> Tensor:
-        """Give each response token the mean of its sample's response tokens: [T] -> [T].
+        """Return at each response token the mean over its sample's response tokens: [T] -> [T].
 
         Differentiable; 0 outside responses.
         """
@@ -61,7 +61,7 @@ class BatchSizes:
 
 
 class Algorithm(BaseModel, ABC):
-    """How a rollout's rewards become the loss of each minibatch.
+    """Advantages, token weights and loss of one algorithm; its fields are the options.
 
     Per-token tensors are [T] and label-aligned; only ``logp`` gets a gradient.
     """
@@ -74,7 +74,7 @@ class Algorithm(BaseModel, ABC):
 
     @property
     def uses_reference(self) -> bool:
-        """Whether the loss needs the reference model's log-probabilities."""
+        """True if the loss needs the reference model's log-probabilities."""
         return self.kl_coefficient > 0
 
     def shaped_rewards(self, rewards: Tensor, lengths: Tensor, max_length: int) -> Tensor:
@@ -88,7 +88,7 @@ class Algorithm(BaseModel, ABC):
         return rewards
 
     def accepts(self, rewards: Tensor) -> bool:
-        """Whether a group with these rewards [G], not yet shaped, is trained on; here each is."""
+        """Return whether a group with these unshaped rewards [G] is trained on; here each is."""
         return True
 
     @abstractmethod
@@ -122,7 +122,7 @@ class Algorithm(BaseModel, ABC):
         advantages: Tensor,
         sample_mean: Callable[[Tensor], Tensor],
     ) -> PolicyLoss:
-        """Return what each token loses, before weighting; the tensors are 0 where weights are.
+        """Return each token's policy loss before weighting; the tensors are 0 where weights are.
 
         Args:
             logp: [T] log-probabilities of the sampled tokens; gets the gradient.

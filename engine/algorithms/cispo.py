@@ -1,12 +1,12 @@
-"""CISPO, Clipped Importance Sampling Policy Optimization: no token is left out.
+"""CISPO, Clipped Importance Sampling Policy Optimization: REINFORCE with clipped weights.
 
 MiniMax-M1 (arXiv 2506.13585), section 3.1, eq. 4 and 5. PPO's clip stops the gradient of a token
-whose ratio has moved too far; rare tokens that open a new thought ("However", "Wait") are the first
-to go. CISPO is REINFORCE with an importance weight, and bounds the weight instead:
+whose ratio has moved too far; rare tokens that open a new line of reasoning ("However", "Wait") are
+the first. CISPO is REINFORCE with an importance weight, and bounds the weight instead:
 
     1 / sum_i |o_i| * sum_i sum_t sg(clip(ratio_it, 1 - low, 1 + high)) A_i log pi(o_it)
 
-where sg stops the gradient: every token sends one, in the direction of its log-probability.
+where sg stops the gradient: every token has one, in the direction of its log-probability.
 Advantages are GRPO's; there is no KL term. The metric ``clip_fraction`` is the share of tokens
 whose weight was bounded. Only the gradient of the loss has a meaning: its value does not fall as
 rewards rise.

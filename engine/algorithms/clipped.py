@@ -1,4 +1,4 @@
-"""What GRPO and most of its relatives share: PPO's clipped ratio of each token, and its options."""
+"""Base class of the algorithms with PPO's clipped ratio per token, and its two options."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class ClippedAlgorithm(Algorithm):
-    """An algorithm whose policy loses -min(ratio A, clip(ratio, 1 - low, 1 + high) A) per token.
+    """An algorithm with the loss -min(ratio A, clip(ratio, 1 - low, 1 + high) A) per token.
 
     The defaults are PPO's epsilon (arXiv 1707.06347, table 1) on both sides.
     """

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class Dapo(ClippedAlgorithm):
-    """DAPO: a higher upper clip, mean over tokens, groups without signal left out, no KL."""
+    """DAPO: a higher upper clip, mean over tokens, zero-variance groups left out, no KL."""
 
     clip_high: ClipHigh = 0.28
     overlong_share: float = Field(
@@ -58,7 +58,7 @@ class Dapo(ClippedAlgorithm):
         return rewards - (into_cache / cache).clamp(0.0, 1.0)
 
     def accepts(self, rewards: Tensor) -> bool:
-        """Whether the group's rewards differ: only then has it a gradient."""
+        """Return whether the group's rewards differ: zero-variance groups have no gradient."""
         return bool(rewards.min() < rewards.max())
 
     def advantages(self, rewards: Tensor, groups: Tensor) -> Tensor:

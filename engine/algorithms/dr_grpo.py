@@ -1,4 +1,4 @@
-"""Dr. GRPO, "GRPO Done Right": without its two biases.
+"""Dr. GRPO, "GRPO Done Right": GRPO without division by lengths and standard deviations.
 
 Liu et al., "Understanding R1-Zero-Like Training" (arXiv 2503.20783), section 3.2. GRPO divides each
 answer's loss by its length, so that long wrong answers are punished too little, and each advantage

@@ -1,4 +1,4 @@
-"""GRPO, Group Relative Policy Optimization: what DeepSeek-R1-Zero was taught with.
+"""GRPO, Group Relative Policy Optimization: the algorithm of DeepSeek-R1-Zero.
 
 DeepSeekMath (arXiv 2402.03300), eq. 3 and 4; DeepSeek-R1 (arXiv 2501.12948), eq. 1 to 3. Of G
 answers o_i to one question, with rewards r_i, it maximises

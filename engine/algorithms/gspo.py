@@ -1,7 +1,7 @@
-"""GSPO, Group Sequence Policy Optimization: one ratio for a whole answer.
+"""GSPO, Group Sequence Policy Optimization: one ratio per answer.
 
-Zheng et al., arXiv 2507.18071, eq. 5 to 7. A reward judges an answer, so the answer is what is
-weighed and clipped, by the geometric mean of its tokens' ratios:
+Zheng et al., arXiv 2507.18071, eq. 5 to 7. A reward belongs to a whole answer, so one ratio per
+answer is clipped, the geometric mean of its tokens' ratios:
 
     1/G sum_i min(s_i A_i, clip(s_i, 1 - low, 1 + high) A_i)
 

@@ -1,4 +1,4 @@
-"""The distance from the reference model, estimated from the sampled token alone."""
+"""Estimate KL(policy || reference) at each token from the sampled token alone."""
 
 from __future__ import annotations
 

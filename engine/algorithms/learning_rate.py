@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the update number, so that a resumed run needs no state.
+"""Learning rate as a pure function of the update number, so that a resumed run needs no state.
 
 Warm-up and cosine decay as in DeepSeek-R1 (v2, SFT: cosine 5e-5 -> 5e-6) and DeepSeek-V3.
 """
@@ -24,8 +24,8 @@ def learning_rate(
 
     The warm-up climbs in equal steps to ``peak``, which update ``warmup - 1`` is the first to get.
     From update ``warmup`` on, "linear" and "cosine" fall from ``peak`` towards ``minimum``, which
-    update ``total`` would be the first to get: the last update of a run, ``total - 1``, is never
-    wasted on a rate of 0.
+    update ``total`` would be the first to get: the last update of a run, ``total - 1``, never
+    has a rate of 0.
 
     Args:
         peak: the rate after warm-up.

@@ -1,4 +1,4 @@
-"""Next-token training: what pre-training and supervised fine-tuning minimise."""
+"""Next-token loss of pre-training and supervised fine-tuning."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class TokenOutputs(Protocol):
-    """What the model says of each token of a row."""
+    """Outputs of the model for each token of a row."""
 
     @property
     def logp(self) -> Tensor:

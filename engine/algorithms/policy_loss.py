@@ -1,4 +1,4 @@
-"""The clipped policy gradient of PPO, which GRPO and most of its relatives keep."""
+"""PPO's clipped policy loss per token, which GRPO and most of its variants use."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def clipped_policy_loss(
     """Return -min(ratio * A, clip(ratio, 1 - low, 1 + high) * A), ratio = exp(logp - old_logp).
 
     PPO's objective (arXiv 1707.06347, eq. 7), negated because losses are minimised, with an epsilon
-    of its own on each side (DAPO, arXiv 2503.14476, eq. 8). A clipped token sends no gradient.
+    of its own on each side (DAPO, arXiv 2503.14476, eq. 8). A clipped token has no gradient.
 
     Args:
         logp: log-probabilities under the policy; the only argument that gets a gradient.

@@ -1,7 +1,7 @@
 """REINFORCE++: one baseline and one scale for the whole batch.
 
 Hu et al., arXiv 2501.03262. A group of a few answers gives a poor estimate of a mean and a worse
-one of a standard deviation, and both depend on the answer that is judged. REINFORCE++ takes them
+one of a standard deviation, and both depend on the answer itself. REINFORCE++ takes them
 from the whole batch:
 
     A_i = (R_i - mean(R)) / std(R)                   over all samples of the rollout

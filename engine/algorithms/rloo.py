@@ -1,4 +1,4 @@
-"""RLOO, REINFORCE Leave-One-Out: each answer is compared with the others of its group.
+"""RLOO, REINFORCE Leave-One-Out: the baseline is the mean reward of the group's other answers.
 
 Ahmadian et al., "Back to Basics" (arXiv 2402.14740), after Kool et al. (2019). The
 gradient estimate, for k answers y_i to one prompt, is

@@ -1,1 +1,1 @@
-"""What a run is: pydantic models, one section per file, and how they are read and written."""
+"""Sections of a run's configuration (pydantic models), and the code that reads and writes them."""

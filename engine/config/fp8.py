@@ -1,4 +1,4 @@
-"""FP8 recipes in numbers: which sizes their matrix products take.
+"""Sizes that the matrix products of each FP8 recipe take.
 
 Sources: Transformer Engine 2.11, pytorch/utils.py (``assert_dim_for_fp8_exec``,
 ``assert_dim_for_all_gather``), tensor/float8_blockwise_tensor.py (``is_quantizable``) and
@@ -14,7 +14,7 @@ Fp8Recipe = Literal["none", "blockwise", "tensorwise", "delayed", "mxfp8"]
 
 
 def size_multiple(recipe: Fp8Recipe) -> int:
-    """Rows and columns of what is multiplied come in multiples of this.
+    """Return what must divide the rows and columns of multiplied matrices.
 
     16 bytes is what the tensor cores load; MXFP8 scales 32 values together. Blockwise scaling fills
     up its tiles of 128 itself, but see :func:`gathered_multiple`.
@@ -23,7 +23,7 @@ def size_multiple(recipe: Fp8Recipe) -> int:
 
 
 def gathered_multiple(recipe: Fp8Recipe) -> int:
-    """As :func:`size_multiple`, for what tensor-parallel ranks gather after it is quantised.
+    """Return :func:`size_multiple` for what tensor-parallel ranks gather after quantisation.
 
     That is what column-parallel layers read under sequence parallelism; blockwise scaling then
     takes whole tiles of 128 only.
@@ -32,7 +32,7 @@ def gathered_multiple(recipe: Fp8Recipe) -> int:
 
 
 def misfit(multiple: int, sizes: Mapping[str, int]) -> str | None:
-    """Why a model's layers cannot be multiplied; None where they can.
+    """Return a sentence with the sizes that ``multiple`` does not divide; None if there are none.
 
     Args:
         multiple: what has to divide every size.

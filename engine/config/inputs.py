@@ -1,7 +1,7 @@
-"""Files that a run reads: key types that can be asked whether their file is there.
+"""Key types for files that a run reads, and checks that the files exist.
 
 A configuration can be loaded, printed and compared where its files do not exist. Asked to
-(:func:`missing_inputs`, or ``load(..., check_inputs=True)``), the keys of these types look.
+(:func:`missing_inputs`, or ``load(..., check_inputs=True)``), the keys of these types are checked.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def missing_inputs(config: BaseModel) -> list[str]:
 
 
 def inputs_wanted(info: ValidationInfo) -> bool:
-    """Whether this validation is to look at input files."""
+    """Return whether this validation checks input files."""
     return bool(info.context and info.context.get("check_inputs"))
 
 
 def check_model_fits(model: Path, layout: LayoutConfig) -> None:
-    """Compare a model's sizes with what ``layout`` cuts them into.
+    """Check that ``layout`` can split a model.
 
     Args:
         model: a Hugging Face folder, or a ``config.json`` alone.
@@ -69,7 +69,7 @@ def _is_input(metadata: Sequence[Any]) -> bool:
 
 
 def _of_entries(annotation: Any) -> Sequence[Any]:
-    """The metadata of a list's entries."""
+    """Return the metadata of a list's entries."""
     kinds = get_args(annotation)
     return get_args(kinds[0])[1:] if kinds and get_origin(kinds[0]) is Annotated else ()
 
@@ -128,7 +128,7 @@ def _read_config(folder: Path) -> None:
 
 
 def _shards(folder: Path) -> list[str]:
-    """Names of the weight files that ``folder`` should hold."""
+    """Return the names of the weight files that ``folder`` should hold."""
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return ["model.safetensors"]

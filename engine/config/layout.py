@@ -1,6 +1,6 @@
-"""Section ``layout``: how the trainer's processes share the model and the data.
+"""Section ``layout``: the trainer's parallel dimensions.
 
-The vocabulary, and what each dimension cuts:
+What each dimension splits:
 
 - tp, tensor parallel: every layer's heads and hidden columns; sequences between layers, too.
 - pp, pipeline parallel: the layers, into stages. vpp: each process holds that many stages.
@@ -9,7 +9,7 @@ The vocabulary, and what each dimension cuts:
 - ep, expert parallel: the experts. etp, expert tensor parallel: every expert's columns.
 - dp, data parallel: the samples. It is what remains: processes / (tp * pp * cp).
 
-Dense layers live on tp * pp processes, copied cp * dp times; experts on etp * ep * pp, copied
+Dense layers are on tp * pp processes, copied cp * dp times; experts on etp * ep * pp, copied
 processes / (etp * ep * pp) times. Ranks count in the order tp, cp, dp, pp for dense layers and etp,
 ep, copies, pp for experts, the fastest first: tensor parallel ranks are neighbours on one machine.
 """
@@ -69,20 +69,20 @@ class LayoutConfig(Section):
 
     @property
     def sample_multiple(self) -> int:
-        """Each sample of a packed row is padded to a multiple of this many tokens (cp chunks)."""
+        """Tokens; each sample of a packed row is padded to a multiple of it (cp chunks)."""
         return 2 * self.cp if self.cp > 1 else 1
 
     @property
     def row_multiple(self) -> int:
-        """Each packed row is padded to a multiple of this many tokens: tp ranks split its parts.
+        """Tokens; each packed row is padded to a multiple of it, for tp ranks split its parts.
 
-        Levers may ask for more: ``engine.config.training_layout.row_multiple``.
+        Section ``training`` may ask for more: ``engine.config.training_layout.row_multiple``.
         """
         return self.sample_multiple * self.tp
 
     @property
     def microbatch_multiple(self) -> int:
-        """Microbatches come in multiples of this: the interleaved schedule fills the pipeline."""
+        """Divisor of the number of microbatches: the interleaved schedule fills the pipeline."""
         return self.pp if self.vpp > 1 else 1
 
     @field_validator("vpp")
@@ -114,7 +114,7 @@ class LayoutConfig(Section):
     @field_validator("etp")
     @classmethod
     def _expert_groups_fill_a_stage(cls, etp: int, info: ValidationInfo) -> int:
-        # An expert lives on ep * etp of the processes of one pipeline stage, whatever tp is there.
+        # An expert is on ep * etp of the processes of one pipeline stage, whatever tp is there.
         processes, pp, ep = (info.data.get(key) for key in ("processes", "pp", "ep"))
         if processes and pp and ep and processes % pp == 0 and (processes // pp) % (ep * etp):
             wanted = Sizes(pp=pp, ep=ep, etp=etp)

@@ -1,4 +1,4 @@
-"""Which layouts are possible, and the possible one that is nearest to one that is not."""
+"""Check that a layout is possible, and find the nearest possible one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Sizes:
 
 
 def fills(processes: int, sizes: Sizes) -> bool:
-    """Whether ``processes`` can be divided into these dimensions, the model aside."""
+    """Return whether ``processes`` can be divided into these dimensions, the model aside."""
     dense = processes % (sizes.tp * sizes.pp * sizes.cp) == 0
     stage = processes // sizes.pp if processes % sizes.pp == 0 else 0
     experts = stage > 0 and stage % (sizes.ep * sizes.etp) == 0
@@ -31,7 +31,7 @@ def fills(processes: int, sizes: Sizes) -> bool:
 def nearest(
     processes: int, wanted: Sizes, accepts: Callable[[Sizes], bool] = lambda sizes: True
 ) -> Sizes:
-    """The possible layout of ``processes`` that changes ``wanted`` least.
+    """Return the possible layout of ``processes`` that changes ``wanted`` least.
 
     Fewest dimensions changed first, then the smallest change of their logarithms; on a tie, the one
     that cuts less. All dimensions 1 is always possible.
@@ -46,7 +46,7 @@ def nearest(
 def proposal(
     processes: int, wanted: Sizes, accepts: Callable[[Sizes], bool] = lambda sizes: True
 ) -> str:
-    """The changes that lead from ``wanted`` to the nearest possible layout: ``tp=2 ep=4``."""
+    """Return the changes from ``wanted`` to the nearest possible layout: ``tp=2 ep=4``."""
     found = nearest(processes, wanted, accepts)
     names = [field.name for field in fields(Sizes)]
     changed = [name for name in names if getattr(found, name) != getattr(wanted, name)]
@@ -54,7 +54,7 @@ def proposal(
 
 
 def nearest_processes(processes: int, needed: int) -> int:
-    """The multiple of ``needed`` that is nearest to ``processes``, at least ``needed``."""
+    """Return the multiple of ``needed`` that is nearest to ``processes``, at least ``needed``."""
     return max(1, round(processes / needed)) * needed
 
 
@@ -69,7 +69,7 @@ def _candidates(processes: int, wanted: Sizes) -> Iterator[Sizes]:
 
 
 def _kept(wanted: int, divisors: list[int]) -> list[int]:
-    """A dimension that nobody asked for stays 1."""
+    """Return the sizes to try for a dimension; one that is 1 stays 1."""
     return [1] if wanted == 1 else divisors
 
 

@@ -1,4 +1,4 @@
-"""Check that a layout can cut a model, and propose the nearest layout that can."""
+"""Check that a layout can split a model, and propose the nearest layout that can."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from engine.config.stages import stage_layers
 
 
 def check_fit(model: ModelSizes, layout: LayoutConfig) -> None:
-    """Pass silently if ``layout`` can cut ``model``.
+    """Check that ``layout`` can split ``model``.
 
     Raises:
         ValueError: it cannot; names each dimension and what it would have to divide, and proposes
             the nearest layout of the same processes that can.
     """
     if not model.layers:
-        return  # no size was found: what the model lacks is its family's to say
+        return  # no size was found: the model's family says what is missing
     problems = list(_problems(model, layout.sizes))
     if not problems:
         stage_layers(

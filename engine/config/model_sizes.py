@@ -56,7 +56,7 @@ class ModelSizes:
 
     @property
     def latent(self) -> bool:
-        """Whether attention is multi-head latent attention (DeepSeek-V2, arXiv 2405.04434)."""
+        """True if attention is multi-head latent attention (DeepSeek-V2, arXiv 2405.04434)."""
         return self.key_value_rank > 0
 
     @property
@@ -95,7 +95,7 @@ class ModelSizes:
         return 2 * self.hidden
 
     def is_sparse(self, layer: int) -> bool:
-        """Whether decoder layer ``layer``, counted from 0, has experts."""
+        """Return whether decoder layer ``layer``, counted from 0, has experts."""
         return self.experts > 0 and layer >= self.dense_layers
 
     def on_rank(self, tp: int, etp: int) -> ModelSizes:

@@ -30,7 +30,7 @@ class PromptsConfig(Section):
 
 
 class RolloutConfig(Section):
-    """Size of a rollout and how its answers are drawn."""
+    """Size of a rollout, and how its answers are sampled."""
 
     prompts_per_step: int = Field(ge=1, description="prompts of one rollout")
     group_size: int = Field(
@@ -51,7 +51,7 @@ class RolloutConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """How often, on how many held-out problems, and with which sampling."""
+    """Interval, number of held-out problems and sampling of the evaluations."""
 
     every: int = Field(ge=1, description="steps between evaluations; the last step has one anyway")
     prompts: int = Field(ge=1, description="held-out problems asked")

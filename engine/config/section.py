@@ -1,4 +1,4 @@
-"""What all sections of a configuration have in common."""
+"""Base class of the sections of a configuration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class Section(BaseModel):
     """A part of a configuration: immutable, and no key is accepted that it does not define.
 
     Rules that relate several keys are field validators on the last of these keys, so that each is
-    checked whenever the keys it speaks of are sound, whatever else is wrong. They raise
+    checked whenever the keys it relates are valid, whatever else is wrong. They raise
     ``ValueError`` with ``expected ..., found ...``; :mod:`engine.config.reader.loading` puts the
     key's dotted path before it.
     """

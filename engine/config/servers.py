@@ -10,7 +10,7 @@ HIGHEST_PORT = 65535
 
 
 class ServersConfig(Section):
-    """How many servers are started, where they listen and how long they may take."""
+    """Number, ports, GPUs, time limits and key-value cache of the servers."""
 
     count: int = Field(ge=1, description="servers to start")
     port: int = Field(

@@ -1,6 +1,6 @@
-"""Which layers each pipeline stage holds: plain arithmetic, the same for planning and for building.
+"""Compute the layers of each pipeline stage, for planning and for building alike.
 
-Stage s of pp * vpp stages lives on pipeline rank s % pp, as its virtual stage s // pp (the
+Stage s of pp * vpp stages is on pipeline rank s % pp, as its virtual stage s // pp (the
 interleaved schedule of Narayanan et al., arXiv 2104.04473, section 2.2).
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 def stage_layers(
     layers: int, stages: int, first: int | None = None, last: int | None = None
 ) -> list[range]:
-    """The layers of each stage, in the order in which they are computed.
+    """Return the layers of each stage, in the order in which they are computed.
 
     Layers are spread evenly. What does not divide goes to stages that hold neither the embedding
     nor the output layer, as long as there are such.

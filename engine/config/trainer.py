@@ -39,7 +39,7 @@ class OptimizerConfig(Section):
 
 
 class LoadingConfig(Section):
-    """Who reads, packs and copies batches ahead. Changes no batch, only how long one waits."""
+    """Loader and prefetching of batches; changes no batch, only how long one waits."""
 
     loader: Literal["plain", "dali"] = Field(
         "plain",
@@ -49,7 +49,7 @@ class LoadingConfig(Section):
 
 
 class CheckpointConfig(Section):
-    """How often the state is saved, how, and how many states stay."""
+    """Interval of checkpoints, how many stay, and how they are written."""
 
     every: int = Field(ge=1, description="steps between checkpoints; the last step has one anyway")
     keep: int = Field(2, ge=1, description="newest checkpoints that stay on disk")
@@ -62,7 +62,7 @@ class CheckpointConfig(Section):
 
 
 class ReferenceConfig(Section):
-    """The frozen copy of the policy that the KL term holds it near."""
+    """The reference model of the KL term: a frozen copy of the policy."""
 
     refresh_steps: int = Field(
         ge=1, description="the reference becomes the current policy after this many steps"

@@ -1,9 +1,9 @@
-"""Section ``training``: how the policy's forward and backward passes are computed.
+"""Section ``training``: precision, memory and speed of the forward and backward passes.
 
-Most keys are levers: they trade memory against time and, in float32, change no number. Precision
+Most keys trade memory against time and, in float32, change no number. Precision
 (``dtype``, ``fp8``) is the exception. A combination that cannot run is refused here, if the keys
-alone tell; :mod:`engine.config.training_layout` judges a layout's part, and
-:mod:`engine.platform.precision` the hardware's and the model's.
+alone tell; :mod:`engine.config.training_layout` checks them against the layout, and
+:mod:`engine.platform.precision` against the hardware and the model.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NO_FP8_PARAMETERS = {
 
 
 class TrainingConfig(Section):
-    """Numbers, memory and speed of the training passes."""
+    """Precision, memory and speed of the training passes."""
 
     dtype: Literal["float32", "bfloat16"] = Field(
         description="type of parameters and activations; gradients are reduced in float32"
@@ -112,22 +112,23 @@ class TrainingConfig(Section):
     fp8_parameters: bool = Field(
         False,
         description="keep the weights that are multiplied in FP8 in nothing but FP8, under the "
-        "optimizer's float32 masters: saves their bfloat16 copy (2 bytes each), rounding them for "
-        "every pass, and half of what data-parallel ranks send after an update; servers then get "
-        "the rounded values. Needs fp8 blockwise or tensorwise (never run in a whole model)",
+        "optimizer's float32 master weights: saves their bfloat16 copy (2 bytes each), rounding "
+        "them for every pass, and half of what data-parallel ranks send after an update; servers "
+        "then get the rounded values. Needs fp8 blockwise or tensorwise (never run in a whole "
+        "model)",
     )
 
     @property
     def products(self) -> str:
         """Precision of the linear layers' matrix products: ``fp8``, or ``dtype``.
 
-        What utilisation is measured against; layers that ``fp8_bfloat16_layers`` keeps count, too.
+        Utilisation is measured against it; layers that ``fp8_bfloat16_layers`` keeps count, too.
         """
         return self.dtype if self.fp8 == "none" else "fp8"
 
     @property
     def recomputed(self) -> tuple[RecomputedModule, ...]:
-        """What selective recomputation drops, as far as the model has it; nothing without it.
+        """Modules that selective recomputation drops where the model has them; else none.
 
         The default is DeepSeek-V3's choice (arXiv 2412.19437, section 3.2.3), less what delayed
         scales would count a second time in the second forward pass.
@@ -174,7 +175,7 @@ class TrainingConfig(Section):
 
     @field_validator("fp8_parameters")
     @classmethod
-    def _fp8_parameters_have_masters(cls, wanted: bool, info: ValidationInfo) -> bool:
+    def _fp8_parameters_have_master_weights(cls, wanted: bool, info: ValidationInfo) -> bool:
         if not wanted:
             return wanted
         if (recipe := info.data.get("fp8")) in _NO_FP8_PARAMETERS:
@@ -182,8 +183,8 @@ class TrainingConfig(Section):
             raise ValueError(f"expected false where fp8 is {recipe}: {why}; found true")
         if share := info.data.get("optimizer_offload"):
             raise ValueError(
-                f"expected false where optimizer_offload is {share:g}: masters on the host start "
-                "from rounded weights; found true"
+                f"expected false where optimizer_offload is {share:g}: master weights on the "
+                "host start from rounded weights; found true"
             )
         if info.data.get("overlap_param_gather"):
             # megatron transposes weights where it waits for them (param_and_grad_buffer.py:362),

@@ -1,4 +1,4 @@
-"""What the levers of ``training`` ask of a layout, and of the rows that are packed for it."""
+"""Check section ``training`` against a layout, and compute the multiple of packed rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from engine.config.training import TrainingConfig
 
 
 def check_training_fits_layout(training: TrainingConfig, layout: LayoutConfig) -> None:
-    """Pass silently if the levers work in ``layout``.
+    """Check that the options of ``training`` work in ``layout``.
 
     Raises:
         ValueError: one does not; names the key, what was expected and why.
@@ -24,9 +24,9 @@ def check_training_fits_layout(training: TrainingConfig, layout: LayoutConfig) -
 
 
 def row_multiple(training: TrainingConfig, layout: LayoutConfig) -> int:
-    """Each packed row is padded to a multiple of this many tokens.
+    """Return the number of tokens to a multiple of which each packed row is padded.
 
-    The layout splits rows over its ranks. Two levers want all rows equally long, and get rows of
+    The layout splits rows over its ranks. Two options need all rows equally long, and get rows of
     the whole ``tokens_per_microbatch``: the allgather dispatcher, among expert-parallel ranks, and
     the interleaved schedule, among microbatches. FP8 products take certain numbers of rows only.
     """

@@ -15,7 +15,7 @@ from typing import Protocol
 from engine.errors import RunError
 from engine.platform.waiting import first_error_itself
 from engine.rewards.reward import Answer
-from engine.rewards.reward_function import RewardResult
+from engine.rewards.reward_function import RewardFunction
 from engine.rollout.sample import Sample
 from engine.rollout.store import FinishedGroup, RolloutStore, StepSummary
 from engine.servers.client import Completion, Sampling
@@ -28,14 +28,6 @@ class Generator(Protocol):
 
     async def generate(self, prompt: Sequence[int], sampling: Sampling) -> list[Completion]:
         """Return ``sampling.n`` completions within a limit of its own, or raise RunError."""
-        ...
-
-
-class Judge(Protocol):
-    """What scores answers; :class:`engine.rewards.reward_function.RewardFunction` in a run."""
-
-    async def score(self, answer: Answer) -> RewardResult:
-        """Return the verdicts within a limit of its own, or raise RunError."""
         ...
 
 
@@ -54,7 +46,7 @@ class Collector:
 
     Args:
         generator: where completions come from.
-        judge: what scores them.
+        rewards: judges them.
         decode: token ids of a response to its text, without the end-of-sequence token.
         say: told in words, whenever it changes, which groups are waited for.
     """
@@ -62,12 +54,12 @@ class Collector:
     def __init__(
         self,
         generator: Generator,
-        judge: Judge,
+        rewards: RewardFunction,
         decode: Callable[[Sequence[int]], str],
         say: Callable[[str], None],
     ) -> None:
         self._generator = generator
-        self._judge = judge
+        self._rewards = rewards
         self._decode = decode
         self._say = say
 
@@ -128,7 +120,7 @@ class Collector:
             _check_whole(completion, version)
         texts = [self._decode(completion.tokens) for completion in completions]
         verdicts = await asyncio.gather(
-            *(self._judge.score(Answer(request.prompt, text, request.answer)) for text in texts)
+            *(self._rewards.score(Answer(request.prompt, text, request.answer)) for text in texts)
         )
         scored_at = time.time()
         return [

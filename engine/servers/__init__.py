@@ -1,1 +1,1 @@
-"""SGLang servers: how they are started, where they compute, and how they are asked."""
+"""SGLang servers: command lines, placement and HTTP client."""

@@ -1,4 +1,4 @@
-"""All sampling servers of a run as one source of groups."""
+"""Client that samples groups from all servers of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEALTH_ANSWER_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a group is sampled."""
+    """Sampling parameters of a group."""
 
     n: int
     """Samples per prompt: the group's size."""
@@ -57,7 +57,7 @@ class Completion:
 
 
 class SamplingClient:
-    """Takes prompts, gives groups; made by :func:`connect`.
+    """Client that returns a group for each prompt; made by :func:`connect`.
 
     A group stays on one server, where its samples share the prompt's key-value cache. It goes to
     the server that owes the fewest samples.
@@ -78,7 +78,7 @@ class SamplingClient:
 
         Args:
             limit_seconds: for all of them together, from now.
-            progress: told, whenever it changes, what a server said: "server-1: healthy".
+            progress: called, whenever it changes, with a server's state: "server-1: healthy".
 
         Raises:
             RunError: the limit passed; names every server that is not ready and its last word.
@@ -159,12 +159,12 @@ def _group(answer: Any, n: int) -> list[Completion]:
 def _completion(sample: Mapping[str, Any]) -> Completion:
     meta = sample["meta_info"]
     tokens = sample["output_ids"]
-    scored = meta["output_token_logprobs"]  # [[log-probability, token id, None], ...]
-    if [token for _, token, _ in scored] != tokens:
+    entries = meta["output_token_logprobs"]  # [[log-probability, token id, None], ...]
+    if [token for _, token, _ in entries] != tokens:
         raise ValueError("output_token_logprobs is of other tokens than output_ids")
     return Completion(
         tokens=tokens,
-        logprobs=[float(logprob) for logprob, _, _ in scored],
+        logprobs=[float(logprob) for logprob, _, _ in entries],
         finish_reason=meta["finish_reason"]["type"],
         weight_version=min(int(span["version"]) for span in meta["weight_versions"]),
     )

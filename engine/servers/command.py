@@ -1,4 +1,4 @@
-"""How a sampling server is started: the command lines of SGLang on a GPU and on the CPU."""
+"""Command lines of SGLang servers on a GPU and on the CPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHARED_MEMORY = 0.4
 
 @dataclass(frozen=True)
 class ServerPlace:
-    """Where a server listens and computes.
+    """Addresses, GPUs and memory of a server.
 
     Attributes:
         address: ``host:port`` of its HTTP interface.

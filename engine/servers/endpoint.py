@@ -1,4 +1,4 @@
-"""One sampling server as seen over HTTP: every way in which it can fail becomes one sentence."""
+"""HTTP endpoint of one sampling server; every failure becomes one sentence."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Endpoint:
     async def command(
         self, session: aiohttp.ClientSession, path: str, limit_seconds: float
     ) -> None:
-        """Have the server do what ``path`` says; raises RunError as :meth:`post` does."""
+        """Send the GET request ``path`` and ignore the answer; raises RunError as :meth:`post`."""
         await self._get(session, path, limit_seconds)
 
     async def _get(self, session: aiohttp.ClientSession, path: str, limit_seconds: float) -> bytes:

@@ -1,7 +1,7 @@
-"""Answers as the base corpus has them: guesses, long steps, full steps, second thoughts, slips.
+"""Write answers of the base corpus: guesses, long steps, full steps, self-checks, slips.
 
-Most people write down less than they compute, some think in two languages, and some are wrong: what
-the policy later learns to do reliably, a full trace, is in the corpus, but it is not the habit.
+Most answers state fewer results than they compute, some mix two languages, and some are wrong: a
+full trace, which the policy later learns to write reliably, is in the corpus, but not the rule.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from recipes.chain_task.vocabulary import CHINESE, ENGLISH, EOS, LANGUAGES, Lang
 
 
 class Routes(Section):
-    """How often an attempt is of which kind, as relative weights.
+    """Relative weights of the kinds of attempts.
 
     Kinds differ in how many operations go into one stated result.
     """
@@ -48,7 +48,7 @@ class Routes(Section):
 
 
 class AnswerStyle(Section):
-    """How answers are written; all but the routes are probabilities."""
+    """Options of written answers; all but the routes are probabilities."""
 
     routes: Routes = Field(description="kinds of the first attempt")
     self_check: float = Field(ge=0, le=1, description="a second attempt follows, after 'wait'")
@@ -66,7 +66,7 @@ class AnswerStyle(Section):
 
 
 class Attempt(NamedTuple):
-    """One way through a problem: its words, the digit it ends in, the language it ends in."""
+    """One attempt at a problem: its words, its last digit and its last language."""
 
     words: list[str]
     result: int
@@ -88,7 +88,7 @@ def write_answer(problem: Problem, style: AnswerStyle, draw: Draw) -> list[str]:
 
 
 def in_tags(words: list[str], result: int) -> list[str]:
-    """Lay out thoughts and result as the format reward asks."""
+    """Return thoughts and result in the tags that the format reward asks for."""
     return ["<think>", *words, "</think>", "<answer>", str(result), "</answer>", EOS]
 
 

@@ -24,8 +24,8 @@ Stage = Literal["textbook", "web"]
 class CorpusConfig(Section):
     """The problems, and the answers of the two stages.
 
-    The textbook teaches single steps, which the model does not learn from the web, where most
-    answers are guesses; the web then teaches it the bad habits.
+    From the textbook the model learns single steps, which it does not learn from the web, where
+    most answers are guesses; from the web it then learns to guess.
     """
 
     problems: ProblemsConfig = ProblemsConfig()

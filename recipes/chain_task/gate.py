@@ -1,10 +1,10 @@
-"""The gate before any RL: can the base model do the steps of a full trace, if made to take them?
+"""The gate before RL: the base model's probability of the full traces of held-out problems.
 
-A base that cannot do one step has nothing that rewards could pick out: RL then teaches it only the
-format and shorter answers. So the full trace of a problem is fed to the model, and its tokens that
-the problem determines are scored: the product of their probabilities is the chance of getting from
-the problem to the right answer in full steps. The corpus itself slips in 3 % of the results, so
-about 0.87 at five operations is the most a perfect student of it reaches.
+A base that cannot do one step samples no full trace for rewards to reinforce: RL then teaches it
+only the format and shorter answers. So the log-probabilities of a problem's full trace are
+computed: the product of the probabilities of the tokens that the problem determines is the chance
+of getting from the problem to the right answer in full steps. The corpus itself slips in 3 % of the
+results, so about 0.87 at five operations is the most that a perfect model of it reaches.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class GateConfig(Section):
-    """What the base must be able to do before it is kept."""
+    """Problems and least probability of the gate."""
 
     problems: int = Field(ge=1, description="held-out problems asked")
     min_probability: float = Field(
@@ -50,7 +50,7 @@ class ForcedTrace:
 
 
 def forced_trace(problem: Problem, language: Language = ENGLISH) -> ForcedTrace:
-    """Return the full trace of a problem, ``<think>`` to ``<eos>``, and which tokens to score."""
+    """Return the full trace of a problem, ``<think>`` to ``<eos>``, and its determined tokens."""
     words = full_trace(problem, language)
     determined = [word in _DETERMINED for word in words]
     return ForcedTrace(encode(problem.words), encode(words), determined)

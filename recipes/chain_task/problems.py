@@ -27,7 +27,7 @@ _SYMBOLS = tuple(OPERANDS)
 
 
 class ProblemsConfig(Section):
-    """Which problems there are, and which of them are never learned from."""
+    """Numbers of operations of the problems, and the share that is held out."""
 
     fewest_operations: int = Field(3, ge=1, le=len(LABELS), description="of a problem")
     most_operations: int = Field(7, ge=1, le=len(LABELS), description="of a problem")
@@ -96,9 +96,9 @@ def draw_problem(draw: Draw, config: ProblemsConfig) -> Problem:
 
 
 def is_held_out(problem: Problem, config: ProblemsConfig) -> bool:
-    """Say whether a problem is kept for evaluation.
+    """Return whether a problem is kept for evaluation.
 
-    A matter of its hash alone: the same on every machine, in every run and whatever the seed.
+    Depends on its hash alone: the same on every machine, in every run and whatever the seed.
     """
     digest = blake2b(problem.key.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") < config.held_out_share * 2**64

@@ -1,4 +1,4 @@
-"""The prompt files of the task: problems to learn from, and held-out ones."""
+"""Write the prompt files of the task: problems to learn from, and held-out ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from recipes.chain_task.problems import Problem, ProblemsConfig, different_probl
 
 
 class PromptCounts(Section):
-    """How many problems are written for reinforcement learning."""
+    """Numbers of problems that are written for reinforcement learning."""
 
     train: int = Field(20_000, ge=1, description="problems to learn from")
     held_out: int = Field(1_000, ge=1, description="problems of the evaluation")

@@ -1,4 +1,4 @@
-"""What reports count in the texts of answers, beside the rewards."""
+"""Statistics of answers' texts for reports: self-checks and mixed languages."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from recipes.chain_task.vocabulary import LANGUAGES
 
 
 def self_checks(text: str) -> bool:
-    """Say whether an answer stops to check itself: ``wait``, in either language."""
+    """Return whether an answer stops to check itself: ``wait``, in either language."""
     return not _words(text).isdisjoint(language.wait for language in LANGUAGES)
 
 
 def mixes_languages(text: str) -> bool:
-    """Say whether an answer has words of both languages; digits and labels belong to neither."""
+    """Return whether an answer has words of both languages; digits and labels belong to neither."""
     words = _words(text)
     return all(not words.isdisjoint(language.words) for language in LANGUAGES)
 

@@ -1,4 +1,4 @@
-"""Write clean traces of the chain task: what supervised fine-tuning can learn from.
+"""Write clean traces of the chain task: data for supervised fine-tuning.
 
     python -m recipes.chain_task.traces FILE [--count N] [--seed S]
 

@@ -25,7 +25,7 @@ DIGITS = "0123456789"
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """The words in which a solution is told: ``start 3 ; a plus 4 is 7 ; ... so 7``."""
+    """The words of one language for a solution: ``start 3 ; a plus 4 is 7 ; ... so 7``."""
 
     start: str
     operation: Mapping[str, str]  # by symbol

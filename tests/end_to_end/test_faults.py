@@ -49,7 +49,9 @@ def server_processes(run_dir: Path, text: str) -> list[psutil.Process]:
 
 
 def test_a_wrong_key_is_named_with_the_nearest_right_one(base, tmp_path):
-    said = refused(zero_command(base, tmp_path / "run", "algorithm.clip_hgh=0.3", "rollout.temperature=hot"))
+    said = refused(
+        zero_command(base, tmp_path / "run", "algorithm.clip_hgh=0.3", "rollout.temperature=hot")
+    )
     assert "algorithm.clip_hgh" in said and "clip_high" in said
     assert "rollout.temperature" in said and "number" in said
     assert not (tmp_path / "run").exists()

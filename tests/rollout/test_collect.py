@@ -24,7 +24,7 @@ REQUESTS = [
 ]
 
 
-class LengthJudge:
+class LengthReward:
     """Finds samples with an even number of tokens right; stumbles over what it is told to."""
 
     def __init__(self, stumble_over: str | None = None) -> None:
@@ -68,14 +68,14 @@ def collect(
     *,
     step: int = 0,
     version: int = 0,
-    judge: LengthJudge | None = None,
+    rewards: LengthReward | None = None,
     request_seconds: float = 20,
     said: list[str] | None = None,
 ) -> StepSummary:
     async def body() -> StepSummary:
         async with connect({"server-0": server.url}, request_seconds) as client:
             say = (said if said is not None else []).append
-            collector = Collector(client, judge or LengthJudge(), decode, say)
+            collector = Collector(client, rewards or LengthReward(), decode, say)
             return await collector.collect(store, step, requests, sampling, version)
 
     return asyncio.run(body())
@@ -209,9 +209,9 @@ def test_samples_of_other_weights_stop_the_run(server, tmp_path):
         collect(RolloutStore(tmp_path / "rollouts"), server, version=3)
 
 
-def test_a_judge_that_fails_stops_the_run_with_the_prompt_named(server, tmp_path):
+def test_a_reward_that_fails_stops_the_run_with_the_prompt_named(server, tmp_path):
     with pytest.raises(RunError, match=r"\(prompt p12\) .*: a reward worker cannot be started"):
-        collect(RolloutStore(tmp_path / "rollouts"), server, judge=LengthJudge("12"))
+        collect(RolloutStore(tmp_path / "rollouts"), server, rewards=LengthReward("12"))
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_cancelling_keeps_what_is_finished(server, tmp_path: Path):
 
     async def body() -> None:
         async with connect({"server-0": server.url}, 60) as client:
-            collector = Collector(client, LengthJudge(), decode, print)
+            collector = Collector(client, LengthReward(), decode, print)
             task = asyncio.create_task(collector.collect(store, 0, REQUESTS, SAMPLING, 0))
             while len(store.finished_groups(0)) < 3:
                 await asyncio.sleep(0.02)

@@ -14,11 +14,11 @@ from lever_cases import (
 )
 
 from engine.config.layout import LayoutConfig
-from tools.benchmarks.levers import kept_and_seconds
 from tools.benchmarks.parity.compare import compare
 from tools.benchmarks.parity.models import MODELS
 from tools.benchmarks.parity.updates import LOSSES, three_updates
 from tools.benchmarks.rank_pool import RankPool
+from tools.benchmarks.training_options import kept_and_seconds
 
 ONE: dict[str, int] = {"processes": 1}
 OVERLAP = {
@@ -124,7 +124,8 @@ def test_experts_are_grouped_where_that_is_asked_for(pool):
 @pytest.mark.slow
 def test_recomputation_keeps_less_for_the_backward_pass(pool):
     def kept(**levers: Any) -> int:
-        return pool.run(kept_and_seconds, LayoutConfig(**ONE), levers=levers, rounds=0)[0][0]
+        given = {"training_options": levers, "rounds": 0}
+        return pool.run(kept_and_seconds, LayoutConfig(**ONE), **given)[0][0]
 
     plain = kept()
     assert kept(recompute="selective") < 0.95 * plain

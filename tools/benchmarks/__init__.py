@@ -1,1 +1,1 @@
-"""Measurements of the machine's parts, each a program with --help."""
+"""Benchmarks of the engine's parts, each a program with --help."""

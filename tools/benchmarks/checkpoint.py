@@ -1,10 +1,10 @@
-"""How long a save blocks training: asynchronous beside synchronous, and beside no save at all.
+"""Measure how long a save blocks training: asynchronous, synchronous, and no save at all.
 
     python -m tools.benchmarks.checkpoint [--help]
 
 Real trainer ranks train a mixture of experts. The three ways take turns; in each turn there is one
 save after the first update, and training goes on. ``blocked`` is the time in which training stood
-still for it, ``loop`` the whole turn, ``whole`` how long until the checkpoint was safe on the disk.
+still for it, ``loop`` the whole turn, ``whole`` how long until the checkpoint was on the disk.
 With fewer cores than ranks and their writers the writing slows the updates down: ``loop`` shows it.
 """
 
@@ -39,7 +39,7 @@ class Result:
 
 
 def summary(way: str, turns: Sequence[Turn]) -> Result:
-    """Medians."""
+    """Return the medians of one way's turns."""
     mine = [turn for turn in turns if turn.way == way]
     return Result(
         way,
@@ -52,7 +52,7 @@ def summary(way: str, turns: Sequence[Turn]) -> Result:
 
 
 def ratios(results: dict[str, Result]) -> dict[str, float]:
-    """What a reader may quote."""
+    """Return the ratios of the ways' medians."""
     none, synchronous, asynchronous = (results[way] for way in WAYS)
     return {
         "blocked, synchronous / asynchronous": synchronous.blocked / asynchronous.blocked,
@@ -62,7 +62,7 @@ def ratios(results: dict[str, Result]) -> dict[str, float]:
 
 
 def model_of(options: argparse.Namespace) -> dict[str, Any]:
-    """A Qwen3-MoE of the wanted width."""
+    """Return the config of a Qwen3-MoE with the wanted sizes."""
     return {
         "model_type": "qwen3_moe",
         "vocab_size": 4096,

@@ -1,4 +1,4 @@
-"""Training with a save in it, timed: what every rank of ``tools.benchmarks.checkpoint`` runs."""
+"""Time training with a save in it, on every rank of ``tools.benchmarks.checkpoint``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WAYS = ("no save", "synchronous", "asynchronous")
 
 @dataclass(frozen=True)
 class Turn:
-    """One way's turn, as rank 0 saw it.
+    """Times of one way's turn on rank 0.
 
     Attributes:
         way: of :data:`WAYS`.
@@ -50,7 +50,7 @@ class Turn:
 def take_turns(
     layout: LayoutConfig, model: dict[str, Any], folder: Path, updates: int, tokens: int, turns: int
 ) -> list[Turn]:
-    """Let the ways take turns over one policy, so that a noisy machine falls on all of them.
+    """Run the ways in turn with one policy, so that a noisy machine affects all of them alike.
 
     Args:
         updates: of one turn; the save comes after the first.
@@ -111,7 +111,7 @@ def _turn(
 def _row(
     vocabulary: int, tokens: int, layout: LayoutConfig, training: TrainingConfig
 ) -> WeightedRow:
-    """One sample of so many tokens on each data-parallel rank."""
+    """Return a row with one sample of so many tokens on each data-parallel rank."""
     drawn = torch.randint(vocabulary, (tokens + 1,), generator=torch.Generator().manual_seed(0))
     (minibatch,) = build_minibatches(
         [(drawn[:1].tolist(), drawn[1:].tolist())] * layout.dp,

@@ -1,11 +1,11 @@
-"""How fast a checkpoint is converted beside a plain copy of its files, and in how much memory.
+"""Measure speed and memory of converting a checkpoint, against a plain copy of its files.
 
     python -m tools.benchmarks.conversion [--help]
 
 A model of Qwen3-30B-A3B's layers, with fewer experts and random weights, is written in shards, then
 copied (with ``shutil.copyfile`` and an fsync, as many files at once as the conversion writes),
 converted to megatron and back, in turns. Conversion reads every source byte once, reads back
-everything it wrote, and hashes each tensor twice; the ratio to the copy says what that proof costs.
+everything it wrote, and hashes each tensor twice; the ratio to the copy is the cost of that.
 
 Then a model ``--times`` larger than ``--memory`` is converted in a process of its own, and the
 memory that the process needed beyond its imports is compared with the limit.
@@ -77,7 +77,7 @@ class Speeds:
 
 @dataclass(frozen=True)
 class Memory:
-    """What a conversion needed, in MB.
+    """Memory of a conversion, in MB.
 
     Attributes:
         model: size of the weights.
@@ -91,7 +91,7 @@ class Memory:
 
 
 def write_model(folder: Path, gigabytes: float, file_bytes: int) -> float:
-    """Write random bfloat16 weights, as many layers as make about ``gigabytes``; GB written."""
+    """Write random bfloat16 weights, layers of about ``gigabytes`` in all; return GB written."""
     layers = 2  # as many as pipeline stages
     while _size({**CONFIG, "num_hidden_layers": layers + 1}) <= gigabytes * 1e9:
         layers += 1
@@ -136,7 +136,7 @@ def _size(config: dict[str, Any]) -> int:
 
 
 def copy(source: Path, to: Path, workers: int) -> None:
-    """Copy all files of a folder and have them on the disk."""
+    """Copy all files of a folder and sync them to the disk."""
     to.mkdir()
 
     def one(file: Path) -> None:
@@ -175,7 +175,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Speeds:
 
 
 def _turn(folder: Path, workers: int, file_bytes: int) -> tuple[float, float, float]:
-    """Seconds of a copy, of a conversion, and of the way back."""
+    """Return the seconds of a copy, of a conversion, and of one back."""
     copied, there, back = (folder / name for name in ("copied", "there", "back"))
     begun = time.perf_counter()
     copy(folder / "source", copied, workers)
@@ -208,7 +208,7 @@ def measure_memory(options: argparse.Namespace, folder: Path) -> Memory:
 
 
 def child(source: Path, options: argparse.Namespace) -> None:
-    """Convert there and back; print by how much the resident memory rose at most."""
+    """Convert to megatron and back; print by how much the resident memory rose at most."""
     file_bytes = int(options.file_megabytes * 1e6)
     there, back = source.with_name("large-there"), source.with_name("large-back")
     open_source(source)  # what only the first conversion imports

@@ -1,4 +1,4 @@
-"""How fast batches come from a dataset on disk: the plain loader beside DALI.
+"""Measure how fast batches are loaded from a dataset on disk: the plain loader and DALI.
 
     python -m tools.benchmarks.loading [--help]
 
@@ -39,7 +39,7 @@ KINDS: tuple[Literal["plain", "dali"], ...] = ("plain", "dali")
 
 @dataclass(frozen=True)
 class Turn:
-    """Some batches of one loader."""
+    """Tokens and times of some batches of one loader."""
 
     rows: int
     tokens: int
@@ -90,7 +90,7 @@ def take(loader: Loader, steps: int, compute: float) -> Turn:
 
 
 def work(seconds: float) -> None:
-    """Multiply matrices for so long."""
+    """Multiply matrices for so many seconds."""
     matrix = torch.ones(256, 256)
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:
@@ -135,7 +135,7 @@ def measure(options: argparse.Namespace, folder: Path) -> list[Result]:
 
 
 def table(results: Sequence[Result]) -> str:
-    """Lay the results out as text; ratios are against the first."""
+    """Return the results as text; ratios are against the first."""
     lines = [f"{'':8}{'start':>9}{'rows':>15}{'':>8}{'tokens':>18}{'a step waits':>16}"]
     for r in results:
         ratio = r.rows_per_second / results[0].rows_per_second

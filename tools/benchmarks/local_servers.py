@@ -1,4 +1,4 @@
-"""Start sampling servers on this machine for a while, by the command lines that a run uses."""
+"""Start sampling servers on this machine with the command lines that a run uses."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class RunningServer:
 
     @property
     def scheduler(self) -> psutil.Process:
-        """The process that computes."""
+        """The server's scheduler process, which computes."""
         children = self.process.children(recursive=True)
         return next(c for c in children if c.name().startswith("sglang::sche"))
 
@@ -106,7 +106,7 @@ def running(
 
 
 def urls(started: Sequence[RunningServer]) -> dict[str, str]:
-    """Name and base URL, as clients take them."""
+    """Return name and base URL of each server, as clients take them."""
     return {server.name: server.url for server in started}
 
 

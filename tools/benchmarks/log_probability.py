@@ -1,4 +1,4 @@
-"""Memory and speed of log-probabilities: chunked from hidden states, beside the whole logits.
+"""Measure memory and speed of log-probabilities: chunked from hidden states, and all logits.
 
     python -m tools.benchmarks.log_probability [--help]
 
@@ -8,12 +8,12 @@ the same hidden states and output layer on one device. ``forward`` is without gr
 old and the reference log-probabilities; ``forward + backward`` is an update's share.
 
 Memory is the most that a pass holds above its inputs, the gradients of both inputs included. On
-CUDA the allocator tells. On the CPU each code runs in a fresh process, and the kernel tells: the
-high-water mark of resident memory (VmHWM) less what was resident once the inputs existed. That is
+CUDA the allocator counts it. On the CPU each code runs in a fresh process, and the kernel counts:
+the peak of resident memory (VmHWM) less what was resident once the inputs existed. That is
 real memory, scratch space of the matrix library included, exact to some MiB where a chunk's logits
 take more than 32 MiB (smaller blocks the C library keeps, so they count up to twice); the first
 pass decides, which finds none of them. The two codes take turns, so that whatever else the machine
-does falls on both. The defaults take two to four minutes on two idle cores.
+does affects both. The defaults take two to four minutes on two idle cores.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from engine.training.heads.log_probability import log_probability_and_entropy
 from tools.benchmarks import report
 from tools.benchmarks.memory import peak, resident, start_peak
 
-Scores = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+LogProbabilities = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 PASSES = ("forward", "forward + backward")
 CODES = ("naive", "chunked")
 MIB = 2**20
@@ -78,20 +78,20 @@ class Result:
 
 
 def naive(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """[T, h], [V, h], [T] -> log-probabilities and entropies [T], all logits at once."""
+    """Return log-probabilities and entropies [T] from [T, h], [V, h], [T], all logits at once."""
     log_p = torch.log_softmax((hidden @ weight.t()).float(), -1)
     chosen = log_p.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
     return chosen, -(log_p.exp() * log_p).sum(-1)
 
 
-def chunked(chunk_tokens: int) -> Scores:
+def chunked(chunk_tokens: int) -> LogProbabilities:
     """Return the engine's code, in a group of this process alone."""
 
-    def scores(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def compute(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         group = dist.group.WORLD
         return log_probability_and_entropy(hidden, weight, targets, 1.0, group, chunk_tokens)
 
-    return scores
+    return compute
 
 
 def run_once(case: Case, code: str, passes: str) -> Once:
@@ -102,12 +102,12 @@ def run_once(case: Case, code: str, passes: str) -> Once:
         run_once(
             Case(8, 8, 8, 8, case.dtype, case.device), code, PASSES[1]
         )  # loads what loads late
-    scores = naive if code == "naive" else chunked(case.chunk_tokens)
+    compute = naive if code == "naive" else chunked(case.chunk_tokens)
     inputs = make_inputs(case, gradients=passes != "forward")
     start_peak(case.device)
     before, begun = resident(case.device), time.perf_counter()
     with torch.set_grad_enabled(passes != "forward"):
-        chosen, entropy = scores(*inputs)
+        chosen, entropy = compute(*inputs)
     if passes != "forward":
         (chosen - 0.01 * entropy).mean().backward()
     if case.device == "cuda":
@@ -130,7 +130,7 @@ def make_inputs(case: Case, *, gradients: bool) -> tuple[Tensor, Tensor, Tensor]
 
 
 def measure(options: argparse.Namespace) -> Iterator[dict[str, Result]]:
-    """For every size and kind of passes: results by code.
+    """Yield results by code for every size and kind of passes.
 
     The naive code runs only where its memory is expected to suffice.
     """
@@ -157,7 +157,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Result]]:
 def take_turns(
     case: Case, codes: Sequence[str], options: argparse.Namespace
 ) -> Iterator[dict[str, Result]]:
-    """Let fresh processes, one per code, take turns at both kinds of passes."""
+    """Run both kinds of passes in fresh processes, one per code, in turn."""
     with ExitStack() as stack:
         processes = {
             code: stack.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn")))
@@ -176,7 +176,7 @@ def take_turns(
 
 
 def summary(case: Case, code: str, passes: str, runs: Sequence[Once]) -> Result:
-    """Median speed, and the memory of the first pass."""
+    """Return the median speed, and the memory of the first pass."""
     return Result(
         code=code,
         passes=passes,
@@ -194,7 +194,7 @@ HEAD = f"""{"":28}{"peak MiB":>20}{"":8}{"KiB per token":>20}{"tokens/s":>20}
 
 
 def line(results: dict[str, Result]) -> str:
-    """Lay one size out as a line of the table; ratios are in favour of the chunked code."""
+    """Return one size as a line of the table; ratios are in favour of the chunked code."""
     ours, base = results["chunked"], results.get("naive")
     columns = [
         [result.peak_bytes / MIB, result.peak_bytes_per_token / 1024, result.tokens_per_second]

@@ -1,4 +1,4 @@
-"""How much memory this process holds, by the CUDA allocator's count or by the kernel's."""
+"""Memory of this process, as the CUDA allocator or the kernel counts it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def start_peak(device: str) -> None:
 
 
 def resident(device: str) -> int:
-    """Bytes held now."""
+    """Return the bytes held now."""
     return torch.cuda.memory_allocated() if device == "cuda" else psutil.Process().memory_info().rss
 
 
 def peak(device: str) -> int:
-    """Most bytes held at a time since :func:`start_peak`."""
+    """Return the most bytes held at a time since :func:`start_peak`."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status").read_text(encoding="ascii")

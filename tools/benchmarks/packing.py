@@ -1,4 +1,4 @@
-"""How full packed rows are and how evenly ranks work: the planner beside packing in order.
+"""Measure fill of packed rows and balance of ranks: the planner against packing in order.
 
     python -m tools.benchmarks.packing [--help]
 
@@ -23,7 +23,7 @@ from tools.benchmarks import report
 
 @dataclass(frozen=True)
 class Result:
-    """Shares of 1, over all minibatches of the rollout."""
+    """Fill and balance as shares of 1, over all minibatches of the rollout."""
 
     ranks: int
     kind: str
@@ -41,7 +41,7 @@ class Result:
 
 
 def drawn_lengths(count: int, median: float, spread: float, limit: int, seed: int) -> list[int]:
-    """Log-normal lengths (``spread`` is sigma of the logarithm), from 1 to ``limit`` tokens."""
+    """Draw log-normal lengths (``spread``: sigma of the logarithm), from 1 to ``limit`` tokens."""
     draw = random.Random(seed)
     return [
         min(limit, max(1, round(draw.lognormvariate(log(median), spread)))) for _ in range(count)
@@ -51,7 +51,7 @@ def drawn_lengths(count: int, median: float, spread: float, limit: int, seed: in
 def in_order(
     lengths: Sequence[int], minibatches: int, ranks: int, capacity: int
 ) -> list[Minibatch]:
-    """Naive packing: samples as they come, dealt to ranks in turn, a new row when one is full."""
+    """Plan naively: samples in order, dealt to ranks in turn, a new row when one is full."""
     plan = []
     size = len(lengths) // minibatches
     for part in range(minibatches):
@@ -74,10 +74,10 @@ def _next_fit(samples: Sequence[int], lengths: Sequence[int], capacity: int) -> 
     return tuple(map(tuple, rows))
 
 
-def judge(
+def evaluate(
     kind: str, plan: Sequence[Minibatch], lengths: Sequence[int], capacity: int, seconds: float
 ) -> Result:
-    """Count what a plan makes of the rows and of the ranks' time."""
+    """Return the fill and balance of a plan."""
     ranks = len(plan[0].rows)
     rows = total = fullest_rank = fullest_rows = 0
     for minibatch in plan:
@@ -110,13 +110,13 @@ def measure(options: argparse.Namespace) -> list[Result]:
         between = time.perf_counter()
         ours = plan_minibatches(lengths, options.minibatches, ranks, capacity, options.seed)
         ended = time.perf_counter()
-        results.append(judge("in order", naive, lengths, capacity, between - begun))
-        results.append(judge("planned", ours, lengths, capacity, ended - between))
+        results.append(evaluate("in order", naive, lengths, capacity, between - begun))
+        results.append(evaluate("planned", ours, lengths, capacity, ended - between))
     return results
 
 
 def table(results: Sequence[Result]) -> str:
-    """Lay the results out as text."""
+    """Return the results as text."""
     lines = [f"{'ranks':>5}  {'':10}{'rows':>6}{'fill':>8}{'balance':>9}{'in step':>9}{'plan':>10}"]
     lines += [
         f"{r.ranks:5}  {r.kind:10}{r.rows:6}{r.fill:8.1%}{r.balance:9.1%}{r.in_step:9.1%}"

@@ -1,4 +1,4 @@
-"""What every rank of a pool imports, once, before it is forked (with a GPU: after the start)."""
+"""Imports of every rank of a pool, done once before it is forked (with a GPU: after the start)."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ __all__ = ["PrefixStore", "TCPStore", "forget_models", "process_groups"]
 
 
 def forget_models() -> None:
-    """Free a finished case's models; a group's threads live as long as a module that names it.
+    """Free a finished case's models; a group's threads run as long as a module refers to it.
 
     The rotary embeddings cache by ``self``. A case need not close its policies.
     """
     for found in gc.get_objects():
-        # type(): isinstance() would ask deprecated stand-ins for their class, and they complain.
+        # type(): isinstance() would ask deprecated stand-ins for their class, and they warn.
         if issubclass(type(found), DistributedDataParallel):
             release(found)
     RotaryEmbedding.forward.cache_clear()

@@ -1,4 +1,4 @@
-"""Trainer ranks that stay up and serve one layout after another.
+"""Pool of trainer ranks that stay up and run one layout after another.
 
 Importing torch and megatron takes a rank longer than a small training run. So one server process
 imports them once, the ranks are forked from it, and each layout ("case") starts process groups of
@@ -130,7 +130,7 @@ class RankPool(Closing):
 
 
 def _serve(rank: int, port: int, line: Connection, variables: dict[str, str]) -> None:
-    """Wait for cases and run them until the pool hangs up."""
+    """Wait for cases and run them until the pool closes the connection."""
     os.environ.update(variables)  # before anything looks for a GPU
 
     from tools.benchmarks import rank_imports  # megatron, once the platform is ready

@@ -1,4 +1,4 @@
-"""What the command lines of all benchmarks share: their help, and results as JSON."""
+"""Command line and JSON results of all benchmarks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def command_line(description: str | None, program: str | None = None) -> argparse.ArgumentParser:
-    """A parser that shows the module's docstring as it stands, and knows ``--json``."""
+    """Return a parser that shows the module's docstring as it stands, and knows ``--json``."""
     parser = argparse.ArgumentParser(
         prog=program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )

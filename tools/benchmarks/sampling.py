@@ -1,9 +1,9 @@
-"""How fast the CPU servers sample: ours beside SGLang as it comes (``torch_native``).
+"""Measure how fast the CPU servers sample: ours, and unmodified SGLang (``torch_native``).
 
     python -m tools.benchmarks.sampling [--help]
 
 Both kinds of servers stay up and take turns at the same rollouts, so that whatever else the machine
-does falls on both. Wall time is what a run feels; CPU time per token is the better measure on a
+does affects both. Wall time is what a run waits for; CPU time per token is the better measure on a
 machine that is not idle.
 """
 
@@ -39,7 +39,7 @@ ROLLOUT_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class Rollout:
-    """One rollout of all prompts by one kind of servers."""
+    """Tokens and times of one rollout of all prompts by one kind of servers."""
 
     tokens: int
     seconds: float
@@ -59,7 +59,7 @@ class Result:
 
 
 def sglang_as_it_comes(server: LocalServer) -> LocalServer:
-    """Take our plug-in out of a server's command line: SGLang's attention, experts, spawning."""
+    """Return the server without our plug-in: SGLang's attention, experts, spawning."""
     command = tuple("torch_native" if a == ATTENTION_BACKEND else a for a in server.command)
     return replace(server, command=command, env={**server.env, "SGLANG_PLUGINS": "none"})
 
@@ -84,7 +84,7 @@ async def rollout(
 
 
 def cpu_seconds(started: Sequence[RunningServer]) -> float:
-    """CPU time that all processes of the servers have used so far."""
+    """Return the CPU time that all processes of the servers have used so far."""
     families = [p for s in started for p in (s.process, *s.process.children(recursive=True))]
     return sum(sum(process.cpu_times()[:2]) for process in families)
 
@@ -135,7 +135,7 @@ def measure(options: argparse.Namespace, folder: Path) -> list[Result]:
 
 
 def table(results: Sequence[Result]) -> str:
-    """Lay the results out as text; ratios are against the first."""
+    """Return the results as text; ratios are against the first."""
     base = results[0]
     lines = [f"{'':14}{'start':>12}{'sampling':>16}{'':>8}{'cost':>16}{'':>8}"]
     for r in results:

@@ -2,18 +2,18 @@
 
 NCCL refuses two ranks on one device ("Duplicate GPU detected"). It tells devices apart by host and
 bus number, and a rank may name its host itself (NCCL_HOSTID, in NCCL 2.28.9). Ranks that seem to
-live on different hosts talk through sockets, here through the loopback device.
+be on different hosts communicate through sockets, here through the loopback device.
 
-NCCL's own kernels run side by side, slowly: for tests only. gloo is no way out: it moves CUDA
+NCCL's own kernels run side by side, slowly: for tests only. gloo does not help: it moves CUDA
 tensors only in some collectives, neither point to point (pipeline stages) nor in reduce_scatter.
-MPS lets kernels of several processes run at a time, but does not change NCCL's mind.
+MPS lets kernels of several processes run at a time, but NCCL refuses all the same.
 """
 
 from __future__ import annotations
 
 
 def nccl_settings(rank: int) -> dict[str, str]:
-    """Environment variables for ``rank``, to be set before its first communication."""
+    """Return environment variables for ``rank``, to be set before its first communication."""
     return {
         "NCCL_HOSTID": f"rank-{rank}",
         "NCCL_NET": "Socket",

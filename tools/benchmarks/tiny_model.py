@@ -1,4 +1,4 @@
-"""A tiny Qwen3-MoE folder with random weights: the shape of the quickstart's model."""
+"""Write a tiny Qwen3-MoE folder with random weights, of the shape of the quickstart's model."""
 
 from __future__ import annotations
 

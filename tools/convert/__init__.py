@@ -1,1 +1,1 @@
-"""Checkpoint conversion that proves itself; ``python -m tools.convert --help``."""
+"""Checkpoint conversion with verification; ``python -m tools.convert --help``."""

@@ -1,10 +1,10 @@
-"""Convert checkpoints between Hugging Face and megatron, and prove that nothing was lost.
+"""Convert checkpoints between Hugging Face and megatron, and verify that nothing was lost.
 
   hf-to-megatron  a Hugging Face folder becomes a checkpoint that trainer ranks load in any layout
   megatron-to-hf  a checkpoint, or a training run's, becomes a Hugging Face folder
   reshard         a checkpoint becomes one whose files are cut for another layout
   verify          two checkpoints of any kind hold the same model, tensor by tensor
-  inspect         what a checkpoint is
+  inspect         family, size, dtypes and files of a checkpoint
 
 Every tensor of the source is used once and every tensor of the target is written once; each file is
 read again from the disk and its tensors' digests are compared with the source's. The exit status is
@@ -41,7 +41,7 @@ DEFAULT_WORKERS = min(8, os.cpu_count() or 1)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Do what the command line says."""
+    """Run the subcommand that the command line names."""
     options = _parser().parse_args(arguments)
     try:
         with clear_errors():

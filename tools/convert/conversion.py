@@ -1,4 +1,4 @@
-"""A conversion: file by file, several at once, each proven as soon as it is written.
+"""Convert a checkpoint file by file, several at once; each is verified once it is written.
 
 A file counts as finished when it was read again from the disk and every tensor in it had the digest
 that was taken of the source's. What is finished survives an interruption. The target takes its name
@@ -33,7 +33,7 @@ Progress = Callable[[int], object]
 
 
 class Stopped(Exception):
-    """Another file failed, and this one was given up."""
+    """Raised in a file's worker when another file has failed."""
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Conversion:
             return self._finish(leftovers, self._all_files(leftovers))
 
     def _all_files(self, leftovers: Leftovers) -> dict[str, dict[str, Any]]:
-        """Records of all files, by name."""
+        """Return the records of all files, by name."""
         planned = self.target.planned
         open_files = [file for file in planned if leftovers.record(file.name) is None]
         self._check_room(leftovers, open_files)
@@ -81,7 +81,7 @@ class Conversion:
             try:
                 futures = [pool.submit(self._one_file, leftovers, file) for file in planned]
                 done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            except BaseException:  # Ctrl-C: files that are being written end at their next tensor
+            except BaseException:  # Ctrl-C: files that are being written stop at their next tensor
                 self._stop.set()
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -120,7 +120,7 @@ class Conversion:
         return record
 
     def _tensors(self, planned: PlannedFile, digests: dict[str, TensorDigest]) -> Iterator[Tensors]:
-        """Read the source's tensors of one file, look at them, and note what is to be written."""
+        """Yield one file's tensors, checked, and add the digests of what is to be written."""
         for tensor_map in planned.maps:
             if self._stop.is_set():
                 raise Stopped
@@ -139,7 +139,7 @@ class Conversion:
         written: dict[str, Any],
         expected: dict[str, TensorDigest],
     ) -> str | None:
-        """What of the file on the disk is not as ``expected``; None if all is."""
+        """Return how the file on the disk differs from ``expected``; None if it does not."""
         missing = set(expected)
         try:
             for _, named in self.target.read_back(file, planned, written):
@@ -156,7 +156,7 @@ class Conversion:
     def _still_proven(
         self, leftovers: Leftovers, planned: PlannedFile, record: dict[str, Any]
     ) -> bool:
-        """Whether a file finished earlier is what was recorded; else it will be written again."""
+        """Return whether a file finished earlier is as recorded; else it will be written again."""
         expected = {n: TensorDigest.from_json(found) for n, found in record["tensors"].items()}
         file = leftovers.target / planned.name
         if self._problem(file, planned, record["written"], expected) is None:
@@ -166,7 +166,7 @@ class Conversion:
         return False
 
     def _check_room(self, leftovers: Leftovers, files: list[PlannedFile]) -> None:
-        """Refuse to begin what cannot end. Half-written files are written over: they count."""
+        """Check for free space. Half-written files are overwritten: they count as free."""
         stale = [leftovers.target / file.name for file in files]
         there = sum(file.stat().st_size for file in stale if file.exists())
         needed = sum(file.bytes for file in files) * 101 // 100 + SPARE_BYTES
@@ -178,7 +178,7 @@ class Conversion:
             )
 
     def _finish(self, leftovers: Leftovers, records: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        """Compare what all files hold with what the source holds; then the target is whole."""
+        """Compare the tensors of all files with the source's; then rename the target into place."""
         tensors = {}
         for planned in self.target.planned:
             for name, found in records[planned.name]["tensors"].items():

@@ -1,4 +1,4 @@
-"""Where a layout cuts the model's tensors: which stage and experts' rank hold one, in what pieces.
+"""Split tensors as a layout does: pipeline stage, expert-parallel rank and pieces of each.
 
 A checkpoint loads in every layout, whatever its pieces are. But a rank that finds exactly its own
 pieces reads nothing else, so files are written as the layout that will load them wants them.
@@ -18,7 +18,7 @@ Cut = tuple[slice, ...]
 
 @dataclass(frozen=True)
 class Cuts:
-    """How many ways a checkpoint is cut.
+    """Numbers of parts into which a checkpoint is split.
 
     Attributes:
         tp: tensor parallel size: pieces of each split tensor (of each half of gate and up).
@@ -31,7 +31,7 @@ class Cuts:
     ep: int = 1
 
     def pieces(self, key: str, expert: int | None, shape: Sequence[int]) -> list[Cut]:
-        """The pieces of one tensor, in the order of ranks. Experts are not cut (etp = 1)."""
+        """Return the pieces of one tensor, in the order of ranks. Experts are not cut (etp = 1)."""
         kind = kind_of(key)
         whole = tuple(slice(0, size) for size in shape)
         if kind.cut is None:
@@ -42,7 +42,7 @@ class Cuts:
         return [(*whole[: kind.cut], span, *whole[kind.cut + 1 :]) for span in spans]
 
     def stage(self, key: str, layers: int) -> int:
-        """The pipeline stage that holds ``key`` of a model with so many layers.
+        """Return the pipeline stage that holds ``key`` of a model with so many layers.
 
         Raises:
             ValueError: the layers do not fill the stages.
@@ -53,12 +53,12 @@ class Cuts:
         return 0 if key.startswith("embedding.") else self.pp - 1
 
     def expert_rank(self, expert: int | None, experts: int) -> int:
-        """The expert parallel rank that holds ``expert``; 0 for what is no expert."""
+        """Return the expert parallel rank that holds ``expert``; 0 for what is no expert."""
         return 0 if expert is None else expert * self.ep // experts
 
 
 def _spans(start: int, stop: int, parts: int) -> list[slice]:
-    """``start`` to ``stop`` in equal spans, the first ones longer where it does not divide."""
+    """Return ``start`` to ``stop`` in equal spans, the first ones longer by the remainder."""
     size, longer = divmod(stop - start, parts)
     spans = []
     for part in range(parts):

@@ -1,4 +1,4 @@
-"""What a tensor is, in a line: dtype, shape, digest of its bytes."""
+"""Digests of tensors: dtype, shape, BLAKE3 digest of the bytes."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from engine.weights.safetensors_file import bytes_of
 
 @dataclass(frozen=True)
 class TensorDigest:
-    """Equal for two tensors exactly when dtype, shape and every bit are."""
+    """Digest of a tensor; equal for two exactly when dtype, shape and every bit are."""
 
     dtype: str
     shape: tuple[int, ...]
     blake3: str
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return dict(vars(self))
 
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> TensorDigest:
-        """What :meth:`as_json` gave.
+        """Return the digest that :meth:`as_json` gave as JSON values.
 
         Raises:
             RunError: it did not, or another version's did.
@@ -40,6 +40,6 @@ class TensorDigest:
 
 
 def tensor_digest(tensor: Tensor) -> TensorDigest:
-    """Read every byte of ``tensor``, which is on the CPU."""
+    """Return the digest of ``tensor``, which is on the CPU."""
     dtype = str(tensor.dtype).removeprefix("torch.")
     return TensorDigest(dtype, tuple(tensor.shape), blake3(bytes_of(tensor)).hexdigest())

@@ -1,4 +1,4 @@
-"""A Hugging Face folder: safetensors shards, their index, config and tokenizer."""
+"""Target that is a Hugging Face folder: safetensors shards, their index, config and tokenizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint is, for a person: family, size, dtypes, files, pieces."""
+"""Describe a checkpoint in lines of text: family, size, dtypes, files, pieces."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tools.convert.sources import HuggingFaceSource, MegatronSource, Source
 
 
 def lines(source: Source) -> Iterator[str]:
-    """The answer of ``inspect``; headers and indices are read, tensors are not."""
+    """Yield the output of ``inspect``; headers and indices are read, tensors are not."""
     parameters, dtypes = 0, Counter[str]()
     largest, largest_name = 0, ""
     for tensor_map in source.maps.values():
@@ -39,7 +39,7 @@ def lines(source: Source) -> Iterator[str]:
 
 
 def _stored(source: Source) -> Iterator[Described]:
-    """All tensors as they are on the disk: quantised, with their scales."""
+    """Yield all tensors as they are on the disk: quantised, with their scales."""
     if isinstance(source, HuggingFaceSource):
         yield from source.stored.values()
     else:

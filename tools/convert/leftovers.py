@@ -1,8 +1,8 @@
-"""The folder beside the target in which a conversion works, and from which it goes on.
+"""Folder of an unfinished conversion beside its target, from which it goes on.
 
 ``NAME.partial/target/``    files of the target, finished ones and those being written
 ``NAME.partial/records/``   one file each time a file of the target is finished and proven
-``NAME.partial/plan.json``  what is converted, how: only the same conversion goes on
+``NAME.partial/plan.json``  what is converted and how: only the same conversion goes on
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from engine.platform.files import replace_json, sync
 
 
 def refuse_existing(to: Path) -> None:
-    """Raise RunError where the target is there already."""
+    """Raise RunError where the target exists."""
     if to.exists() or to.is_symlink():
         raise RunError(f"{to} exists: a conversion never writes over anything")
 
 
 class Leftovers:
-    """What of one conversion is there already."""
+    """Folder ``NAME.partial`` of one conversion."""
 
     def __init__(self, to: Path) -> None:
         self.to, self.root = to, to.with_name(to.name + ".partial")
@@ -34,7 +34,7 @@ class Leftovers:
 
     @contextmanager
     def claimed(self, plan: dict[str, Any]) -> Iterator[None]:
-        """Work here, alone.
+        """Make the folder and lock it for this process.
 
         Raises:
             RunError: the target exists, another process works here, or the leftovers are those of
@@ -56,7 +56,7 @@ class Leftovers:
             yield
 
     def record(self, name: str) -> dict[str, Any] | None:
-        """What was recorded of the finished file ``name``; None if it is not finished."""
+        """Return the record of the finished file ``name``; None if it is not finished."""
         try:
             found: dict[str, Any] = json.loads((self._records / f"{name}.json").read_text())
         except FileNotFoundError:
@@ -66,15 +66,15 @@ class Leftovers:
         return found
 
     def finished(self, name: str, record: dict[str, Any]) -> None:
-        """Declare a file finished. Raises RunError when the disk refuses."""
+        """Record that a file is finished. Raises RunError when the disk refuses."""
         replace_json(self._records / f"{name}.json", record)
 
     def forget(self, name: str) -> None:
-        """A finished file turned out not to be what was recorded."""
+        """Remove the record of a file that differs from it."""
         (self._records / f"{name}.json").unlink()
 
     def become_the_target(self) -> None:
-        """All is written: take the target's place, by one rename."""
+        """Give the complete files the target's name, by one rename."""
         sync(self.target)
         self.target.rename(self.to)
         sync(self.to.parent)

@@ -1,4 +1,4 @@
-"""Logits of two checkpoints for the same prompts, in float32, in one process."""
+"""Compare logits of two checkpoints for the same prompts, in float32, in one process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ that is above 1: float32 keeps seven digits of a number, however large."""
 
 @dataclass(frozen=True)
 class Compared:
-    """The outcome; see :data:`LIMIT`.
+    """Difference of the logits of two checkpoints; see :data:`LIMIT`.
 
     Attributes:
         worst: largest absolute difference of two logits.
@@ -38,12 +38,12 @@ class Compared:
 
     @property
     def equal(self) -> bool:
-        """Whether the difference is within the limit."""
+        """True if the difference is within the limit."""
         return self.worst <= LIMIT * max(1.0, self.spread)
 
 
 def compare_logits(first: Source, second: Source, prompts: Sequence[Sequence[int]]) -> Compared:
-    """Run both models, one after the other; each is held in memory whole.
+    """Return the difference of both models' logits; one model at a time is held in memory.
 
     A Hugging Face folder is run by transformers, a megatron checkpoint by this project's own model.
 
@@ -62,13 +62,13 @@ def compare_logits(first: Source, second: Source, prompts: Sequence[Sequence[int
 def random_prompts(
     words: int, lengths: Sequence[int] = (1, 7, 33), seed: int = 0
 ) -> list[list[int]]:
-    """Prompts for where none are given: any token may follow any."""
+    """Return prompts for where none are given: any token may follow any."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randint(words, (n,), generator=generator).tolist() for n in lengths]
 
 
 def _logits(source: Source, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
-    """Float32 [tokens, V] for each prompt."""
+    """Return the logits, float32 [tokens, V], for each prompt."""
     if source.kind == "hugging_face":
         return of_transformers(source.path, prompts)
     return _of_ours(source, prompts)
@@ -76,7 +76,7 @@ def _logits(source: Source, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
 
 @torch.no_grad()
 def of_transformers(folder: Path, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
-    """What transformers computes from a Hugging Face folder: float32 [tokens, V] for each prompt.
+    """Return transformers' logits of a Hugging Face folder: float32 [tokens, V] for each prompt.
 
     Raises:
         RunError: transformers cannot load the folder.
@@ -141,7 +141,7 @@ def _of_ours(source: Source, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
 
 @contextmanager
 def _one_rank() -> Iterator[None]:
-    """What torchrun would tell the only rank of a run."""
+    """Set the environment variables that torchrun sets for the only rank of a run."""
     kept = dict(os.environ)
     os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
     try:

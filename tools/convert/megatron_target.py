@@ -1,4 +1,4 @@
-"""A megatron checkpoint of a model alone, as :mod:`engine.checkpoint` reads it.
+"""Target that is a megatron checkpoint of a model alone, as :mod:`engine.checkpoint` reads it.
 
 It holds what a training checkpoint holds of the policy's weights, under the same keys, and beside
 it the Hugging Face config and tokenizer, so that the folder needs no other.

@@ -1,4 +1,4 @@
-"""From what a person names (a folder of weights, a checkpoint, a run) to a checkpoint."""
+"""Open the checkpoint that a path names: a folder of weights, a checkpoint, or a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def open_source(
 ) -> Source:
     """Open a Hugging Face folder, a megatron checkpoint or a training run's folder.
 
-    What is returned holds every tensor of its family exactly once, in its shape, and no other.
+    The source holds every tensor of its family exactly once, in its shape, and no other.
 
     Args:
         step: which checkpoint of a run; default: the newest.
@@ -57,7 +57,7 @@ def _compare(checkpoint: Path, workers: int, largest: float) -> None:
 
 
 def _checkpoint(path: Path, step: int | None) -> Path | None:
-    """The megatron checkpoint at ``path``, or of the run there; None where there is neither."""
+    """Return the megatron checkpoint at ``path``, or of the run there; None if there is neither."""
     if (path / torch_dist.INDEX).is_file():
         if step is not None:
             raise RunError(f"--step is for a run's folder; {path} is one checkpoint")
@@ -77,7 +77,7 @@ def _checkpoint(path: Path, step: int | None) -> Path | None:
 
 
 def checkpoint_of_run(path: Path, step: int | None = None) -> Path:
-    """The checkpoint of a training run's folder; see :func:`open_source`.
+    """Return the checkpoint of a training run's folder; see :func:`open_source`.
 
     Raises:
         RunError: ``path`` is no run's folder, or has no such step.
@@ -89,7 +89,7 @@ def checkpoint_of_run(path: Path, step: int | None = None) -> Path:
 
 
 def place_in_run(checkpoint: Path) -> Path:
-    """Where a training run keeps one of its checkpoints as a Hugging Face folder."""
+    """Return where a training run keeps one of its checkpoints as a Hugging Face folder."""
     return checkpoint.parents[1] / "hugging_face" / checkpoint.name
 
 
@@ -100,7 +100,7 @@ def _folder(path: Path) -> Path:
 
 
 def companions_of(checkpoint: Path) -> Path:
-    """The folder with the checkpoint's config.json and tokenizer: its own, or its run's model.
+    """Return the folder with config.json and tokenizer: the checkpoint's, or its run's model.
 
     Raises:
         RunError: there is none.

@@ -1,4 +1,4 @@
-"""Which tensors go into which file of the target: decided before the first byte is read."""
+"""Files of the target and the tensors in each, planned before the first byte is read."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class PlannedFile:
 
 
 def check_plan(maps: Iterable[TensorMap], planned: Sequence[PlannedFile]) -> None:
-    """Every tensor is written exactly once, and so every source tensor is used exactly once.
+    """Check that every tensor is written exactly once, so every source tensor is used once.
 
     Raises:
-        RunError: one is not; a defect of ours, but never a silent one.
+        RunError: one is not; a defect of ours, reported all the same.
     """
     wanted = Counter((m.key, m.expert) for m in maps)
     found = Counter((m.key, m.expert) for file in planned for m in file.maps)

@@ -1,4 +1,4 @@
-"""The numbers that a Hugging Face folder is written in."""
+"""Dtypes and FP8 quantisation of a written Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ QUANTIZATION = {
 
 
 class Precision:
-    """What becomes of the tensors of a checkpoint: nothing, or another dtype."""
+    """Conversion of a checkpoint's tensors to another dtype, or none."""
 
     def __init__(self, name: str | None) -> None:
         """Args:
@@ -44,7 +44,7 @@ class Precision:
         self._dtype: torch.dtype | None = getattr(torch, kept) if kept else None
 
     def apply(self, names: Sequence[str], parts: Sequence[Tensor]) -> dict[str, Tensor]:
-        """The tensors to write, by name."""
+        """Return the tensors to write, by name."""
         written: dict[str, Tensor] = {}
         for name, part in zip(names, parts, strict=True):
             if self._is_quantised(name):
@@ -54,7 +54,7 @@ class Precision:
         return written
 
     def describe(self, names: Sequence[str], parts: Sequence[Described]) -> dict[str, Described]:
-        """What :meth:`apply` will return."""
+        """Return shapes and dtypes of what :meth:`apply` will return."""
         written: dict[str, Described] = {}
         for name, part in zip(names, parts, strict=True):
             if self._is_quantised(name):
@@ -66,7 +66,7 @@ class Precision:
         return written
 
     def config_of(self, source: Source) -> dict[str, Any]:
-        """``config.json`` of the folder that is written from ``source``, which may be quantised."""
+        """Return ``config.json`` of the folder written from ``source``, which may be quantised."""
         config = source.companions.config
         if self._dtype is None:  # as they are, whatever the source says that they are
             described = [part for m in source.maps.values() for part in source.describe(m)]

@@ -1,4 +1,4 @@
-"""The progress bar on stderr: bytes done of all, with the speed."""
+"""Progress bar on stderr: bytes done of all, with the speed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tools.convert.sources import Source
 
 @contextmanager
 def bar(source: Source, what: str) -> Iterator[Callable[[int], object]]:
-    """Show how much of ``source`` has been read; silent where stderr is no terminal.
+    """Show how much of ``source`` has been read; shows nothing where stderr is no terminal.
 
     Yields:
-        A function to be told of bytes that were read, from any thread.
+        A function to call with the bytes that were read, from any thread.
     """
     total = sum(part.bytes for m in source.maps.values() for part in source.describe(m))
     with tqdm(

@@ -1,6 +1,6 @@
-"""Checkpoints to convert from or to compare, seen alike: Hugging Face tensors, one map at a time.
+"""Checkpoints to read, of both kinds, as Hugging Face tensors, one map at a time.
 
-Both kinds answer in the Hugging Face tensors that a :class:`TensorMap` names. So converting,
+Both kinds return the Hugging Face tensors that a :class:`TensorMap` names. So converting,
 comparing and measuring need to know neither format.
 """
 
@@ -53,7 +53,7 @@ class Source(Protocol):
     maps: dict[MapKey, TensorMap]
 
     def check(self) -> None:
-        """Prove that it holds every tensor of ``maps`` exactly once, and no other.
+        """Check that it holds every tensor of ``maps`` exactly once, and no other.
 
         Raises:
             RunError: it does not, and which.
@@ -61,15 +61,15 @@ class Source(Protocol):
         ...
 
     def parts(self, tensor_map: TensorMap) -> list[Tensor]:
-        """The Hugging Face tensors of ``tensor_map``, on the CPU. Raises RunError as ``check``."""
+        """Return ``tensor_map``'s Hugging Face tensors on the CPU. Raises RunError as ``check``."""
         ...
 
     def describe(self, tensor_map: TensorMap) -> list[Described]:
-        """What :meth:`parts` will return, without reading it."""
+        """Return dtypes and shapes of :meth:`parts`, without reading them."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """What tells whether it has changed: size and time of its files."""
+        """Return sizes and times of its files, which tell whether it has changed."""
         ...
 
 
@@ -106,7 +106,7 @@ class HuggingFaceSource:
 
     @cached_property
     def stored(self) -> dict[str, Described]:
-        """What the files hold, by name, scales included."""
+        """Tensors in the files, by name, scales included."""
         found = {}
         for file in sorted(set(self.companions.files.values())):
             try:
@@ -136,7 +136,7 @@ class MegatronSource:
 
     @cached_property
     def pieces(self) -> dict[str, list[torch_dist.Piece]]:
-        """Where the model's own tensors lie, by checkpoint key."""
+        """Pieces of the model's own tensors, by checkpoint key."""
         try:
             found = torch_dist.read_index(self.path)
         except (OSError, ValueError) as error:
@@ -193,7 +193,7 @@ def _check_shapes(source: Source) -> None:
 
 
 def _meta(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
-    """A tensor without content."""
+    """Return a tensor without content."""
     return torch.empty(tuple(shape), dtype=dtype, device="meta")
 
 

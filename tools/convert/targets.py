@@ -1,4 +1,4 @@
-"""What a conversion writes: the interface of both formats, and what they share."""
+"""Interface of the formats that a conversion writes, and their shared record."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Target(Protocol):
     options: dict[str, Any]
 
     def prepare(self, tensor_map: TensorMap, parts: Sequence[Tensor]) -> dict[str, Tensor]:
-        """The tensors to write, from those of the source."""
+        """Return the tensors to write, from those of the source."""
         ...
 
     def write(self, file: Path, planned: PlannedFile, tensors: Iterable[Tensors]) -> dict[str, Any]:
-        """Write one file and have it on the disk.
+        """Write one file and sync it to the disk.
 
         Returns:
-            What :meth:`read_back` and :meth:`complete` must know of it; JSON values.
+            What :meth:`read_back` and :meth:`complete` need of it; JSON values.
 
         Raises:
             OSError: the file system refuses.
@@ -49,7 +49,7 @@ class Target(Protocol):
     def read_back(
         self, file: Path, planned: PlannedFile, written: dict[str, Any]
     ) -> Iterator[Tensors]:
-        """What the file on the disk holds, as :meth:`prepare` made it.
+        """Yield the tensors of the file on the disk, as :meth:`prepare` made them.
 
         Raises:
             OSError, ValueError: it cannot be read.
@@ -62,7 +62,7 @@ class Target(Protocol):
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """How ``folder`` was converted; None where it was not.
+    """Return the record of how ``folder`` was converted; None where it was not.
 
     Raises:
         RunError: the record is damaged.

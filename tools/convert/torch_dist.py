@@ -1,4 +1,4 @@
-"""megatron's ``torch_dist`` files, written and read by one process, tensor by tensor.
+"""Write and read megatron's ``torch_dist`` files in one process, tensor by tensor.
 
 The format is torch's distributed checkpoint: files that are pieces of tensors one after the other,
 each as ``torch.save`` writes it, and ``.metadata``, which says where each piece lies. A tensor that
@@ -33,7 +33,7 @@ INDEX = ".metadata"
 
 @dataclass(frozen=True)
 class Piece:
-    """Where one piece of one tensor lies.
+    """Place of one piece of one tensor.
 
     Attributes:
         key: of the tensor; with ``shape``, of the whole (the expert axis included).
@@ -52,18 +52,18 @@ class Piece:
     bytes: int
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return dict(vars(self))
 
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> Piece:
-        """What :meth:`as_json` gave."""
+        """Return the piece that :meth:`as_json` gave as JSON values."""
         lists = ("shape", "offset", "sizes")
         fields: dict[str, Any] = {k: tuple(v) if k in lists else v for k, v in found.items()}
         return cls(**fields)
 
     def read(self, folder: Path) -> Tensor:
-        """The piece itself. Raises ValueError where the file does not hold it."""
+        """Return the piece's tensor. Raises ValueError where the file does not hold it."""
         with (folder / self.file).open("rb") as file:
             file.seek(self.start)
             content = io.BytesIO(file.read(self.bytes))
@@ -129,12 +129,12 @@ class PieceWriter:
         return pieces
 
     def finish(self) -> None:
-        """Have everything on the disk. Raises OSError when the file system refuses."""
+        """Sync everything to the disk. Raises OSError when the file system refuses."""
         self._file.sync()
 
 
 def _alone(piece: Tensor) -> Tensor:
-    """``piece`` in memory of its own: ``torch.save`` writes all memory that a tensor looks into."""
+    """Return ``piece`` in its own memory: ``torch.save`` writes a tensor's whole storage."""
     held = piece.untyped_storage().nbytes()
     return piece if piece.is_contiguous() and held == piece.nbytes else piece.clone()
 
@@ -142,8 +142,8 @@ def _alone(piece: Tensor) -> Tensor:
 class _Hashed(io.RawIOBase):
     """A file whose content is hashed as it is written.
 
-    Its errors wait for ``check``: ``torch.save`` is C++ and ends the process where a stream raises
-    while its archive is taken down.
+    Its errors are kept for ``check``: ``torch.save`` is C++ and ends the process where a stream
+    raises while its archive is closed.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -167,13 +167,13 @@ class _Hashed(io.RawIOBase):
             raise self._error
 
     def sync(self) -> None:
-        """Have everything on the disk."""
+        """Sync everything to the disk."""
         self.check()
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close the file. What was kept back and never asked for stays kept back."""
+        """Close the file. Errors that ``check`` has not raised are dropped."""
         try:
             self._file.close()
         except OSError:
@@ -200,7 +200,7 @@ def write_index(folder: Path, pieces: Sequence[Piece]) -> None:
 
 
 def read_index(folder: Path) -> dict[str, list[Piece]]:
-    """The pieces of every tensor by key. Raises OSError or ValueError for a damaged index."""
+    """Return every tensor's pieces by key. Raises OSError or ValueError for a damaged index."""
     try:
         metadata = FileSystemReader(folder).read_metadata()
     except OSError:
@@ -228,7 +228,7 @@ def _pieces(metadata: Metadata) -> dict[str, list[Piece]]:
 
 
 def assemble(folder: Path, pieces: Sequence[Piece], expert: int | None = None) -> Tensor:
-    """The whole tensor (of one expert, where it is stacked) from its pieces.
+    """Return the whole tensor (of one expert, where it is stacked) from its pieces.
 
     Raises:
         ValueError: the pieces do not fill it exactly once, or a file does not hold its piece.

@@ -1,7 +1,7 @@
-"""What transformers 5.12 leaves out of DeepSeek-V2's published code, and SGLang does not.
+"""Fixes for parts of DeepSeek-V2's published code that transformers 5.12 leaves out, SGLang not.
 
 Its experts' router reads ``num_experts``, which its mixture lacks, where experts are in groups; and
-its attention forgets the factor that YaRN with ``mscale_all_dim`` puts on the scores. From some
+its attention leaves out the factor that YaRN with ``mscale_all_dim`` puts on the scores. From some
 version on (5.17 is one) transformers has both: what is right already stays as it is.
 """
 

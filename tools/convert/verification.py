@@ -1,4 +1,4 @@
-"""Whether two checkpoints hold the same model: all tensors, by digest, through the weight rules."""
+"""Verify that two checkpoints hold the same model: digests of all tensors, by the weight rules."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NUMBERS = ("dtype", "torch_dtype", "quantization_config")
 
 @dataclass(frozen=True)
 class Verified:
-    """What was compared, all of it equal.
+    """Record of a comparison in which all was equal.
 
     Attributes:
         dtype: what the first one's tensors were rounded to, as the second one's record says it was
@@ -39,7 +39,7 @@ class Verified:
 def verify(
     first: Source, second: Source, workers: int, progress: Callable[[int], object]
 ) -> Verified:
-    """Compare every tensor of two checkpoints, and what travels with them.
+    """Compare every tensor of two checkpoints, and the files beside them.
 
     Raises:
         RunError: they differ; names tensors or files.

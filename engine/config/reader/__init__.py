@@ -1,1 +1,1 @@
-"""Reading configuration files: YAML, overrides, keys, and the wording of every problem."""
+"""Read configuration files: YAML, overrides, keys, and error messages."""

@@ -77,7 +77,7 @@ def _parser(model: type[BaseModel], recipe: str) -> argparse.ArgumentParser:
 
 
 def _keys(model: type[BaseModel], indent: str = "  ") -> str:
-    """One paragraph for each key: its meaning, what it takes, its default."""
+    """Return one paragraph for each key: its meaning, what it takes, its default."""
     if issubclass(model, Choice):
         return _choices(model, indent)
     lines = []
@@ -94,7 +94,7 @@ def _keys(model: type[BaseModel], indent: str = "  ") -> str:
 
 
 def _choices(model: type[Choice], indent: str) -> str:
-    """The key ``name``, then the options of each known name."""
+    """Return the key ``name``, then the options of each known name."""
     lines = [_paragraph(f"name: {meaning(model.model_fields['name'])} ({model.names()})", indent)]
     for name, found in model.known().items():
         about = (found.__doc__ or "").partition("\n")[0]

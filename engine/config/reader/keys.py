@@ -16,18 +16,18 @@ KeyPath = tuple[str | int, ...]
 
 
 def dotted(path: KeyPath) -> str:
-    """``("optimizer", "betas", 1)`` as ``optimizer.betas[1]``."""
+    """Return ``("optimizer", "betas", 1)`` as ``optimizer.betas[1]``."""
     parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return "".join(parts).removeprefix(".")
 
 
 def section_of(field: FieldInfo | None) -> type[BaseModel] | None:
-    """The model of a key that is a section or a list of sections, else None."""
+    """Return the model of a key that is a section or a list of sections, else None."""
     return _section_in(field.annotation) if field is not None else None
 
 
 def fields_of(section: type[BaseModel], value: object = None) -> dict[str, FieldInfo]:
-    """Return the keys that ``section`` takes, and what each is.
+    """Return the keys that ``section`` takes, with their fields.
 
     Where it chooses by name (``engine.config.choice``), those of what ``value`` names; without a
     value, those of every known name.
@@ -38,7 +38,7 @@ def fields_of(section: type[BaseModel], value: object = None) -> dict[str, Field
 
 
 def field_at(model: type[BaseModel], path: KeyPath, value: object = None) -> FieldInfo | None:
-    """The field that ``path`` names or lies in; None if ``model`` has no such key.
+    """Return the field that ``path`` names or lies in; None if ``model`` has no such key.
 
     Args:
         value: what was read for ``model``: plain lists and dictionaries.
@@ -56,7 +56,7 @@ def field_at(model: type[BaseModel], path: KeyPath, value: object = None) -> Fie
 
 
 def value_at(values: object, key: str | int) -> object:
-    """Return what stands at ``key`` of a list or dictionary, or None."""
+    """Return the value at ``key`` of a list or dictionary, or None."""
     if isinstance(values, dict):
         return values.get(key)
     if isinstance(values, list) and isinstance(key, int) and key < len(values):
@@ -65,7 +65,7 @@ def value_at(values: object, key: str | int) -> object:
 
 
 def all_keys(model: type[BaseModel], value: object = None) -> Iterator[tuple[str, ...]]:
-    """Every key of ``model``, sections included, from top to bottom; ``value`` as in field_at."""
+    """Yield every key of ``model``, sections included, in order; ``value`` as in field_at."""
     for name, field in fields_of(model, value).items():
         yield (name,)
         inner = section_of(field)
@@ -74,7 +74,7 @@ def all_keys(model: type[BaseModel], value: object = None) -> Iterator[tuple[str
 
 
 def suggestion(model: type[BaseModel], path: KeyPath, value: object = None) -> str:
-    """The valid key most like the unknown key ``path``, or else the keys valid at its place."""
+    """Return the valid key most like the unknown ``path``, or else the keys valid at its place."""
     *outer, name = path
     section = section_of(field_at(model, tuple(outer), value)) or model
     there = value

@@ -1,4 +1,4 @@
-"""Reading and writing a configuration; everything that is wrong with one is said at once."""
+"""Read and write a configuration; one error lists all of its problems."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def load(
     Types are strict: ``"2"``, ``2.0`` and ``true`` are no integers.
 
     Args:
-        check_inputs: also look whether the files that the configuration names are there.
+        check_inputs: also check that the files that the configuration names exist.
 
     Raises:
         RunError: the file cannot be read, or its message lists every problem: the key's dotted
@@ -60,7 +60,7 @@ def load(
 
 
 def as_yaml(config: BaseModel) -> str:
-    """The YAML text of ``config``, defaults included."""
+    """Return the YAML text of ``config``, defaults included."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
@@ -103,7 +103,7 @@ def _sentence(
     details: ErrorDetails,
     origins: Mapping[KeyPath, str],
 ) -> str:
-    """Say one problem that pydantic found as ``key: expected ..., found ... (where)``."""
+    """Return one problem that pydantic found as ``key: expected ..., found ... (where)``."""
     path: KeyPath = details["loc"]
     field = field_at(model, path, values)
     in_list = isinstance(path[-1], int) if path else False
@@ -121,7 +121,7 @@ def _sentence(
 
 
 def _origins(lines: Mapping[KeyPath, int], set_by: Mapping[KeyPath, str]) -> dict[KeyPath, str]:
-    """Where each value was written; an override replaces all that stood below its key."""
+    """Return where each value was written; an override replaces all values below its key."""
     origins = {key: f"line {line}" for key, line in lines.items()}
     for path, override in set_by.items():
         origins = {key: place for key, place in origins.items() if key[: len(path)] != path}
@@ -130,7 +130,7 @@ def _origins(lines: Mapping[KeyPath, int], set_by: Mapping[KeyPath, str]) -> dic
 
 
 def _where(path: KeyPath, origins: Mapping[KeyPath, str]) -> str:
-    """Where the value of ``path`` was written: there, below it, or in the section around it."""
+    """Return where ``path``'s value was written: there, below it, or in the section around it."""
     below = [key for key in origins if key[: len(path)] == path]
     around = [path[:length] for length in range(len(path) - 1, 0, -1)]
     found = next((origins[key] for key in [path, *below, *around] if key in origins), None)

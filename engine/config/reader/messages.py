@@ -1,4 +1,4 @@
-"""What a configuration key takes, in words: for error messages and ``--help``."""
+"""Describe in words what a configuration key takes, for error messages and ``--help``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MANY = {int: "integers", float: "numbers", str: "texts", bool: "truth values", 
 
 
 def expected(field: FieldInfo, *, entry: bool = False) -> str:
-    """What ``field``, or one entry of the list that it takes, has to be.
+    """Return in words what ``field``, or one entry of the list that it takes, has to be.
 
     For example ``an integer >= 1`` or ``one of plain, r1_zero``.
     """
@@ -34,7 +34,7 @@ def expected(field: FieldInfo, *, entry: bool = False) -> str:
 
 
 def meaning(field: FieldInfo) -> str:
-    """What ``field`` is for: its description, or what its section says of itself."""
+    """Return the description of ``field``, or else the docstring of its section."""
     section = section_of(field)
     about = (section.__doc__ or "") if section is not None else ""
     return field.description or about.partition("\n")[0].rstrip(".")
@@ -66,7 +66,7 @@ def _many(item: Any) -> str:
 
 
 def _bounds(metadata: list[Any]) -> str:
-    """The range that ``metadata`` sets, e.g. `` >= 0 and < 1``."""
+    """Return the range that ``metadata`` sets, e.g. `` >= 0 and < 1``."""
     found = []
     for entry in metadata:
         for bound in getattr(entry, "metadata", [entry]):  # a FieldInfo holds its own list

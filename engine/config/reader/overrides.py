@@ -1,4 +1,4 @@
-"""Dotted overrides from the command line: ``optimizer.lr=1e-4 layout.tp=2``."""
+"""Apply dotted overrides from the command line: ``optimizer.lr=1e-4 layout.tp=2``."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _length_of_key(section: dict[str, Any], path: Sequence[str]) -> int:
 
 
 def _below(place: Any, key: str | int) -> Any:
-    """What stands at ``key``; a section that is left out, or left empty, is made."""
+    """Return the value at ``key``; a section that is left out, or left empty, is made."""
     if isinstance(place, dict) and place.get(str(key)) is None:
         place[key] = {}
     return place[key]

@@ -1,4 +1,4 @@
-"""YAML text as plain values, remembering the line of every key.
+"""Parse YAML text into plain values and the line of every key.
 
 Scalars follow YAML 1.2's core schema, not PyYAML's 1.1: ``3e-4`` is a number, ``010`` is ten,
 ``yes`` and ``1:30`` are texts. Aliases, tags and repeated keys are refused.
@@ -26,7 +26,7 @@ _TAG = "tag:yaml.org,2002:"
 
 
 class DocumentError(Exception):
-    """The text is no YAML that a configuration may be written in."""
+    """The text is not the YAML of a configuration; see :func:`parse`."""
 
     def __init__(self, message: str, line: int) -> None:
         super().__init__(message)

@@ -1,1 +1,1 @@
-"""Every layout against one process: the same losses, the same updated weights."""
+"""Compare losses and updated weights of every layout with those of one process."""

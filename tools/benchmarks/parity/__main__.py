@@ -1,4 +1,4 @@
-"""The parity table: every layout's losses and updated weights against one process's.
+"""Print the parity table: every layout's losses and updated weights against one process's.
 
     python -m tools.benchmarks.parity [--help]
 
@@ -42,12 +42,12 @@ class Row:
 
     @property
     def holds(self) -> bool:
-        """Whether the layout ran, and within the bounds."""
+        """True if the layout ran, and within the bounds."""
         return self.difference is not None and self.difference.holds
 
 
 def main() -> int:
-    """Compare, print the table, and say whether all bounds hold."""
+    """Compare, print the table, and return the exit status: 0 where all bounds hold."""
     arguments = _parse()
     begun = time.monotonic()
     print(f"bounds: loss {MAX_LOSS_DIFFERENCE}, weights {MAX_WEIGHT_DIFFERENCE} of the largest")
@@ -67,7 +67,7 @@ def main() -> int:
 def table(
     pool: RankPool, model: str, kinds: Sequence[str], only: Sequence[str] = ()
 ) -> Iterator[Row]:
-    """The lines of one model: each layout that the pool has ranks for, each kind of update.
+    """Yield the rows of one model: each layout that the pool has ranks for, each kind of update.
 
     Args:
         only: names of layouts; empty for all.

@@ -1,4 +1,4 @@
-"""How far a layout's three updates are from one process's."""
+"""Compare a layout's three updates with one process's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Weights = Mapping[tuple[str, int | None], Tensor]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one layout made of the updates.
+    """Losses and updated weights of one layout.
 
     Attributes:
         losses: of each update, and then the prediction head's, where there is one.
@@ -30,7 +30,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Difference:
-    """A layout against one process.
+    """Differences of a layout from one process.
 
     Attributes:
         loss: largest difference of any update's loss.
@@ -48,7 +48,7 @@ class Difference:
 
     @property
     def holds(self) -> bool:
-        """Whether both are within their bounds."""
+        """True if both are within their bounds."""
         return self.loss <= MAX_LOSS_DIFFERENCE and self.weight <= MAX_WEIGHT_DIFFERENCE
 
 

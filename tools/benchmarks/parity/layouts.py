@@ -39,14 +39,14 @@ _DENSE_SIZES = (
 
 
 def layouts(experts: bool) -> list[LayoutConfig]:
-    """The layouts that a model with or without experts is compared in, the smallest first."""
+    """Return the layouts that models with or without experts are compared in, smallest first."""
     chosen = [*_SIZES, *(_EXPERT_SIZES if experts else _DENSE_SIZES)]
     found = [LayoutConfig.model_validate(sizes) for sizes in chosen]
     return sorted(found, key=lambda layout: layout.processes)
 
 
 def name(layout: LayoutConfig) -> str:
-    """A layout as people write it: ``tp2 pp2 ep2``; what is 1 is left out."""
+    """Return a layout as people write it: ``tp2 pp2 ep2``; what is 1 is left out."""
     sizes = {key: getattr(layout, key) for key in ("tp", "pp", "vpp", "cp", "ep", "etp", "dp")}
     parts = [f"{key}{size}" for key, size in sizes.items() if size > 1]
     if layout.first_stage_layers is not None:

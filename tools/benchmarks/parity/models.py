@@ -1,4 +1,4 @@
-"""Three small models that have every kind of part: dense, MoE with GQA, MLA MoE with MTP.
+"""Configs of three small models with every kind of part: dense, MoE with GQA, MLA MoE with MTP.
 
 Sizes are odd where layouts allow it, so that a mistake in a shape or an order cannot hide.
 """

@@ -1,1 +1,1 @@
-"""Speed, utilisation and memory of whole training steps, lever by lever."""
+"""Benchmark of whole training steps: speed, utilisation and memory, option by option."""

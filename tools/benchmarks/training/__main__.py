@@ -1,11 +1,11 @@
-"""Speed, utilisation and memory of a training step: BF16 beside FP8, and one lever at a time.
+"""Measure speed, utilisation and memory of a training step: BF16, FP8, one option at a time.
 
     python -m tools.benchmarks.training [--help]
 
 A step is policy.update: forward and backward passes over packed rows, gradient reduction and the
 optimizer. Lengths are drawn as DeepSeek-R1's came to be, log-normal with a long tail. All rows of
-the table take turns at the same minibatch with the same model in one run, so that ratios mean
-something; "the baseline's own spread" says how much a ratio has to exceed. A row that this machine
+the table take turns at the same minibatch with the same model in one run, so that ratios can be
+compared; "the baseline's own spread" says how much a ratio has to exceed. A row that this machine
 refuses, or whose memory does not suffice, says so and why; the others go on.
 
 Without --model a small mixture of experts is trained, on the CPU in about two minutes. On a GPU:
@@ -17,7 +17,7 @@ Without --model a small mixture of experts is trained, on the CPU in about two m
 
 MFU is against the peak of the row's own precision (engine/monitoring/mfu.py); recomputed
 activations do not count as work. Memory is the largest of all ranks': the CUDA allocator's, or on
-the CPU the process's high-water mark above what it held before the model was built; "of derived" is
+the CPU the process's peak above what it held before the model was built; "of derived" is
 its ratio to what engine/models/memory.py says. --profile adds where the time goes.
 """
 
@@ -100,7 +100,7 @@ def take_turns(
     layout: LayoutConfig,
     options: argparse.Namespace,
 ) -> dict[str, Turns]:
-    """Let every variant run once in every round; one that cannot is left out of later rounds.
+    """Run every variant once in every round; one that cannot run is left out of later rounds.
 
     The baseline has a turn before them that does not count: it loads what is loaded late.
     """
@@ -126,7 +126,7 @@ def _turn(
     *,
     profiled: bool,
 ) -> None:
-    """Run one variant once and add what came of it to ``turns``."""
+    """Run one variant once and add its times and memory to ``turns``."""
     try:
         training = TrainingConfig(
             dtype=options.dtype,
@@ -174,7 +174,7 @@ def _turn(
 
 
 def _sentence(error: ValueError) -> str:
-    """What is wrong, without pydantic's frame."""
+    """Return the error's message without pydantic's frame."""
     if isinstance(error, ValidationError):
         return "; ".join(
             f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}"
@@ -189,7 +189,7 @@ def _progress(what: str, turns: Turns) -> None:
 
 
 def _chosen(names: Sequence[str]) -> list[Variant]:
-    """The variants asked for; the first, which is the baseline, is always among them.
+    """Return the variants asked for; the first, which is the baseline, is always among them.
 
     Raises:
         RunError: there is none of such a name.

@@ -1,4 +1,4 @@
-"""The models that are trained, each on a minibatch of its own: what a step is."""
+"""Models to train, each with the minibatch of a step."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Case:
 
 
 def case_of(file: Path | None, layout: LayoutConfig, options: argparse.Namespace) -> Case:
-    """The model of ``file``, or the small one, and samples as the options say.
+    """Return the model of ``file``, or the small one, and samples as the options say.
 
     Raises:
         RunError: the file is no ``config.json``, or its family is unknown.

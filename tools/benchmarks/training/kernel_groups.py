@@ -1,4 +1,4 @@
-"""What a kernel does, told from its name: attention, a matrix product, quantisation, and so on.
+"""Group kernels by their names: attention, matrix products, quantisation, and so on.
 
 Names are those of cuDNN, cuBLAS, Transformer Engine 2.11, megatron-core's Triton kernels and torch
 on a GPU, and of torch's operators on a CPU.
@@ -34,6 +34,6 @@ _PATTERNS = tuple((group, re.compile(pattern)) for group, pattern in _GROUPS)
 
 
 def group_of(kernel: str) -> str:
-    """The group of the kernel of this (demangled) name; ``other`` where none is known."""
+    """Return the group of the kernel of this (demangled) name; ``other`` where none is known."""
     name = kernel.lower()
     return next((group for group, pattern in _PATTERNS if pattern.search(name)), OTHER)

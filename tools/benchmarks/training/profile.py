@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, by the torch profiler: kernel by kernel, and by group."""
+"""Profile a training step with the torch profiler: time by kernel and by group of kernels."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Profile:
     kernels: tuple[Kernel, ...]
 
     def groups(self) -> dict[str, float]:
-        """Seconds of each group's kernels, the longest first."""
+        """Return the seconds of each group's kernels, the longest first."""
         seconds: dict[str, float] = defaultdict(float)
         for kernel in self.kernels:
             seconds[kernel.group] += kernel.seconds
@@ -78,7 +78,7 @@ def profiled(step: Callable[[], float]) -> Profile:
 
 
 def covered(intervals: Iterable[tuple[float, float]]) -> float:
-    """Length of the union of ``intervals``, each from its start to its end."""
+    """Return the length of the union of ``intervals``, each from its start to its end."""
     length, reached = 0.0, float("-inf")
     for start, end in sorted(intervals):
         length += max(0.0, end - max(start, reached))
@@ -87,7 +87,7 @@ def covered(intervals: Iterable[tuple[float, float]]) -> float:
 
 
 def lines(row: str, profile: Profile) -> list[str]:
-    """The profile of the table's ``row`` as text: groups, then the longest kernels."""
+    """Return the profile of the table's ``row`` as text: groups, then the longest kernels."""
     everything = sum(kernel.seconds for kernel in profile.kernels) or 1.0
     found = [
         f"{row}: where the time goes; a step of {profile.seconds:.3f} s under the profiler, "

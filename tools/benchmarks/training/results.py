@@ -1,4 +1,4 @@
-"""What the steps amount to: numbers of a row, and the row as a line of text."""
+"""Compute the numbers of a row from its steps, and lay it out as a line of text."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ LONGEST_REASON = 300
 
 @dataclass
 class Turns:
-    """Everything that happened to one variant, round after round.
+    """Measurements of one variant over all rounds.
 
     Attributes:
         precision: ``fp8`` or the dtype, of the matrix products.
         seconds: of every timed step of every round.
         peak_bytes: of the rank that held most, in the round that held most.
-        derived_bytes: what ``engine.models.memory`` says of the same; None without a GPU.
-        loss: of the last step, so that a reader sees that rows computed the same.
+        derived_bytes: the same as ``engine.models.memory`` derives it; None without a GPU.
+        loss: of the last step, to check that rows computed the same.
         profile: of a step of rank 0, if asked for.
     """
 
@@ -74,7 +74,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Work:
-    """What every row computes, and on what.
+    """Work of a step, the same for every row, and the device.
 
     Attributes:
         flops: of one step on all processes: forward and backward, recomputation not counted.
@@ -95,7 +95,7 @@ def result(
     baseline: Turns,
     work: Work,
 ) -> Result:
-    """The row of one variant; ``baseline`` are the first row's turns."""
+    """Return the row of one variant; ``baseline`` are the first row's turns."""
     if turns.outcome != "measured":
         return Result(name, keys, turns.outcome, turns.reason)
     step = median(turns.seconds)
@@ -122,7 +122,7 @@ def result(
 
 
 def failure(message: str) -> tuple[Outcome, str]:
-    """What stopped a rank, and its last words, from the traceback of a pool's RunError."""
+    """Return a failed rank's outcome and reason from the traceback of a pool's RunError."""
     last = message.strip().splitlines()[-1].strip()
     return ("out of memory" if "MemoryError" in message else "failed"), last[:LONGEST_REASON]
 
@@ -134,7 +134,7 @@ HEAD = (
 
 
 def line(row: Result) -> str:
-    """One line of the table."""
+    """Return one line of the table."""
     if row.outcome != "measured":
         return f"{row.name:22}{row.outcome}: {row.reason}"
     mfu = f"{row.mfu:8.1%}" if row.mfu is not None else f"{'-':>8}"
@@ -147,9 +147,9 @@ def line(row: Result) -> str:
 
 
 def spread(turns: Turns) -> float:
-    """How far the baseline's own rounds lie apart: what a ratio has to exceed to mean something.
+    """Return the slowest step of the baseline over its fastest, less 1.
 
-    The slowest step over the fastest, less 1.
+    A ratio has to exceed it to be more than noise.
     """
     return max(turns.seconds) / min(turns.seconds) - 1 if turns.seconds else 0.0
 

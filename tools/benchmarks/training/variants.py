@@ -1,4 +1,4 @@
-"""The rows of the table: one lever each, moved away from the same baseline."""
+"""Rows of the table: the same baseline, each with one option changed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BASELINE = "baseline"
 
 @dataclass(frozen=True)
 class Variant:
-    """What a row sets on top of the baseline's: keys of section ``training``, and variables.
+    """Settings of a row on top of the baseline's: keys of section ``training``, and variables.
 
     Attributes:
         environment: variables that a library reads at every call.
@@ -23,7 +23,7 @@ class Variant:
 
 
 def variants(gpu: bool) -> list[Variant]:
-    """All rows, the baseline first.
+    """Return all rows, the baseline first.
 
     A row that this machine cannot run is asked for all the same: the table says why not.
     """

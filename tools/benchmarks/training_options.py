@@ -1,9 +1,9 @@
-"""What each lever of section ``training`` saves and costs, against the plain run beside it.
+"""Measure memory and time of options of section ``training`` against a plain run.
 
-    python -m tools.benchmarks.levers [--rounds N]
+    python -m tools.benchmarks.training_options [--rounds N]
 
 A latent-attention mixture of experts with a prediction head on one process; rounds of plain and of
-each lever in turn. Memory is what autograd keeps for the backward pass, parameters aside; time is
+each option in turn. Memory is what autograd keeps for the backward pass, parameters aside; time is
 that of a whole update. Both are ratios to the plain run.
 """
 
@@ -46,7 +46,7 @@ MODEL: dict[str, Any] = {
     "v_head_dim": 32,
 }
 SAMPLES, TOKENS = 4, 256
-LEVERS: dict[str, dict[str, Any]] = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "recompute: selective": {"recompute": "selective"},
     "recompute: full": {"recompute": "full"},
@@ -70,14 +70,14 @@ def row() -> WeightedRow:
 
 
 def kept_and_seconds(
-    layout: LayoutConfig, levers: dict[str, Any], rounds: int
+    layout: LayoutConfig, training_options: dict[str, Any], rounds: int
 ) -> tuple[int, list[float]]:
-    """Bytes that autograd holds when the loss is reached, and seconds of each update."""
+    """Return the bytes that autograd holds when the loss is reached, and seconds of each update."""
     training = TrainingConfig(
         dtype="float32",
         tokens_per_microbatch=SAMPLES * TOKENS,
         mtp_loss_weight=0.1,
-        **levers,
+        **training_options,
     )
     head = TokenLogProbs(1.0, training.logits_chunk_tokens)
     policy = TrainedModel(MODEL, layout, OptimizerConfig(lr=1e-3), training, head)
@@ -112,26 +112,26 @@ def _loss(outputs: TokenOutputs, row: WeightedRow) -> tuple[Tensor, dict[str, Te
 
 def main() -> None:
     """Print the table."""
-    parser = report.command_line(__doc__, "python -m tools.benchmarks.levers")
-    parser.add_argument("--rounds", type=int, default=3, help="times that each lever is measured")
+    parser = report.command_line(__doc__, "python -m tools.benchmarks.training_options")
+    parser.add_argument("--rounds", type=int, default=3, help="times that each option is measured")
     options = parser.parse_args()
     layout = LayoutConfig(processes=1)
     kept: dict[str, int] = {}
-    seconds: dict[str, list[float]] = {name: [] for name in LEVERS}
+    seconds: dict[str, list[float]] = {name: [] for name in OPTIONS}
     with RankPool(1) as pool:
         for _ in range(options.rounds):
-            for name, levers in LEVERS.items():
-                given = {"levers": levers, "rounds": 2}
+            for name, training_options in OPTIONS.items():
+                given = {"training_options": training_options, "rounds": 2}
                 (found,) = pool.run(kept_and_seconds, layout, 600.0, **given)
                 kept[name] = found[0]
                 seconds[name] += found[1]
-    print(f"{'lever':<28}{'kept':>8}{'time':>8}   plain: {kept['plain'] / 2**20:.1f} MiB")
+    print(f"{'option':<28}{'kept':>8}{'time':>8}   plain: {kept['plain'] / 2**20:.1f} MiB")
     results = []
-    for name in LEVERS:
+    for name in OPTIONS:
         memory = kept[name] / kept["plain"]
         slower = median(seconds[name]) / median(seconds["plain"])
         print(f"{name:<28}{memory:8.2f}{slower:8.2f}")
-        results.append({"lever": name, "kept": memory, "time": slower})
+        results.append({"option": name, "kept": memory, "time": slower})
     report.write(options, plain_bytes=kept["plain"], results=results)
 
 
