@@ -64,7 +64,7 @@ def train(run: Run[Config]) -> None:
     batches = run.shuffled_batches(config.loading, data.train, config.batch_size)
     for step in run.steps(total, config.record_every):
         if data.validation is not None and step.number % config.validation_every == 0:
-            step.scalars[VALIDATION_LOSS] = run.mean_loss(model, data.validation)
+            step.measured(VALIDATION_LOSS, run.mean_loss(model, data.validation))
         batch, rate = next(batches), step.learning_rate(config.optimizer)
         update = model.update(batch.rows, next_token, batch.tokens, rate)
         step.log([update], batch.tokens, rate=rate)

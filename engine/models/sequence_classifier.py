@@ -37,7 +37,7 @@ def is_sequence_classifier(config: Mapping[str, Any]) -> bool:
 
 
 def as_sequence_classifier(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The ``config.json`` of the sequence classification model on the trunk that ``config`` has.
+    """Return the ``config.json`` of the sequence classification model on the trunk of ``config``.
 
     Raises:
         RunError: ``config`` describes such a model already, with another number of labels than one.
@@ -56,10 +56,10 @@ def as_sequence_classifier(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_built(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """``config`` without what a sequence classification model has not, though its config names it.
+    """Return ``config`` without what a sequence classification model has not.
 
-    transformers' config classes fill in a prediction head, and keep whether the language model's
-    output layer was tied. Any other config is returned as it is.
+    Its config may name it all the same: transformers' config classes fill in a prediction head, and
+    keep whether the language model's output layer was tied. Any other config is returned as it is.
     """
     if not is_sequence_classifier(config):
         return config
@@ -67,7 +67,7 @@ def as_built(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _architecture(config: Mapping[str, Any]) -> str:
-    """``Qwen3MoeForSequenceClassification`` for Qwen3-MoE."""
+    """Return ``Qwen3MoeForSequenceClassification`` for Qwen3-MoE."""
     for name in config.get("architectures") or ():
         if name.endswith(_LANGUAGE_MODEL):
             return str(name).removesuffix(_LANGUAGE_MODEL) + _CLASSIFIER

@@ -56,11 +56,12 @@ class Record:
             self.say(f"going on from the checkpoint of step {self._first_step}")
 
     def step(self, step: Step, every: int) -> None:
-        """Write the line of ``step``, if it is one of every ``every`` or the last."""
+        """Write the line of ``step`` if it is one of every ``every``, the last, or has one."""
         self._tokens += step.tokens
         self._steps += 1
         done = step.number + 1
-        if self._recorder is None or (done % every and done != step.total):
+        due = done % every == 0 or done == step.total or step.has_line
+        if self._recorder is None or not due:
             return
         scalars = {**step.scalars, **self._times(step)}
         loads = {f"layer-{layer}": load for layer, load in step.expert_load.items()}

@@ -22,6 +22,7 @@ class Step:
         expert_load: share of tokens of each expert, by layer number.
         work: its FLOPs, where they are known.
         samples: shown as text in TensorBoard.
+        has_line: whether it gets a line of the record, although not every step does.
     """
 
     number: int
@@ -31,6 +32,12 @@ class Step:
     expert_load: Mapping[int, Sequence[float]] = field(default_factory=dict)
     work: StepWork | None = None
     samples: Sequence[SampleView] = ()
+    has_line: bool = False
+
+    def measured(self, name: str, value: float) -> None:
+        """Note what is measured now and then; the step gets a line of the record for it."""
+        self.scalars[name] = value
+        self.has_line = True
 
     def learning_rate(self, optimizer: OptimizerConfig) -> float:
         """Return the rate of this step in a schedule over all steps."""

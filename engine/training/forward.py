@@ -91,10 +91,8 @@ def run_schedule(
     return results
 
 
-def outputs(
-    chunks: Sequence[torch.nn.Module], rows: Sequence[Row], head: Head
-) -> list[Any] | None:
-    """What ``head`` makes of every row, without gradients.
+def outputs(chunks: Sequence[torch.nn.Module], rows: Sequence[Row], head: Head) -> list[Any] | None:
+    """Return what ``head`` makes of every row, without gradients.
 
     Returns:
         For each row what ``head.outputs`` returns, on the last pipeline stage; None on the others.
@@ -115,7 +113,7 @@ def outputs(
 def log_probabilities(
     chunks: Sequence[torch.nn.Module], rows: Sequence[Row], head: Head
 ) -> list[Tensor] | None:
-    """Log-probability of every label of every row, without gradients.
+    """Return the log-probability of every label of every row, without gradients.
 
     Args:
         head: a ``TokenLogProbs``.

@@ -9,7 +9,10 @@ import pytest
 from run_program import run_program
 from small_models import CLASSIFIERS, MODELS
 
+from engine.config.layout import LayoutConfig
+from engine.config.training import TrainingConfig
 from engine.errors import RunError
+from engine.models.memory import training_memory
 from engine.models.sequence_classifier import as_sequence_classifier, is_sequence_classifier
 from engine.weights.tensor_maps import maps_of
 
@@ -62,6 +65,21 @@ def test_a_classifier_has_the_trunk_and_one_layer_more(model):
         classifier = as_sequence_classifier({**config, "num_nextn_predict_layers": depths})
         names = {name for m in maps_of(classifier).values() for name in m.names}
         assert names == trunk | {"score.weight"}
+
+
+def test_no_memory_is_counted_for_an_output_layer():
+    layout, training = (
+        LayoutConfig(processes=1),
+        TrainingConfig(dtype="bfloat16", tokens_per_microbatch=64),
+    )
+    model = MODELS["qwen2"]
+    language, scalar = (
+        training_memory(config, layout, training, 64)
+        for config in (model, as_sequence_classifier(model))
+    )
+    assert scalar.output_layer == 0 < language.output_layer
+    weights = (model["vocab_size"] - 1) * model["hidden_size"]
+    assert language.parameters - scalar.parameters == 2 * weights
 
 
 def test_another_number_of_labels_than_one_is_refused():

@@ -19,7 +19,7 @@ class Head(Protocol):
     """
 
     def model_config(self, config: HuggingFaceConfig) -> HuggingFaceConfig:
-        """The ``config.json`` of the model that has this head, on the trunk that ``config`` has.
+        """Return the ``config.json`` of the model that has this head, on the trunk of ``config``.
 
         Raises:
             RunError: there is no such model.
@@ -35,21 +35,21 @@ class Head(Protocol):
         ...
 
     def optimizer_groups(self) -> Mapping[Any, Any]:
-        """Megatron's ``config_overrides`` for weights of the head: ParamKey -> keys of their group.
+        """Return megatron's ``config_overrides`` for weights of the head: ParamKey -> group keys.
 
         ``lr_mult``, in such a group, multiplies the learning rate of each update.
         """
         ...
 
     def outputs(self, model: GPTBackbone, hidden: Tensor, row: PackedRow) -> Any:
-        """What the head makes of a packed row; collective over its tensor and context ranks.
+        """Return what the head makes of a packed row; its tensor and context ranks all take part.
 
         Args:
             model: a bare last stage.
             hidden: [T', 1, h], T' this rank's part of the row (tokens / cp / tp).
 
         Returns:
-            Float32 tensors, the same on every rank of the row, differentiable: the gradients that
-            come to ranks' own parts are theirs to keep, the sum over ranks is the row's.
+            Float32 tensors, the same on every rank of the row. Differentiable: every rank computes
+            the same loss of them, and gets the gradient of its own part of the row.
         """
         ...

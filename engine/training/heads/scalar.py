@@ -40,7 +40,11 @@ class ScalarHead:
     seed: int = 0
 
     def model_config(self, config: HuggingFaceConfig) -> HuggingFaceConfig:
-        """See :func:`engine.models.sequence_classifier.as_sequence_classifier`."""
+        """Return the config of the sequence classification model on the same trunk.
+
+        Raises:
+            RunError: ``config`` describes one already, with another number of labels than one.
+        """
         return as_sequence_classifier(config)
 
     def initialise(self, model: GPTBackbone) -> None:
@@ -49,14 +53,14 @@ class ScalarHead:
             model.score.initialise(self.seed)
 
     def optimizer_groups(self) -> Mapping[Any, Any]:
-        """A group of its own for the score layer."""
+        """Return a group of its own for the score layer."""
         group = {"lr_mult": self.learning_rate_factor}
         if self.weight_decay is not None:
             group["weight_decay"] = self.weight_decay
         return {ParamKey(attr="is_score"): group}
 
     def outputs(self, model: GPTBackbone, hidden: Tensor, row: PackedRow) -> Tensor:
-        """Each sample's value.
+        """Return each sample's value.
 
         Args:
             model: a bare last stage of a sequence classification model.
@@ -74,7 +78,7 @@ class ScalarHead:
 
 
 def whole_text(tokens: TokenIds) -> tuple[TokenIds, TokenIds]:
-    """The sample to pack so that a row holds all of ``tokens``, at least one.
+    """Return the sample to pack so that a row holds all of ``tokens``, which are at least one.
 
     A packed sample's last token is a label only; here that is a token that nothing reads.
     """
@@ -82,7 +86,7 @@ def whole_text(tokens: TokenIds) -> tuple[TokenIds, TokenIds]:
 
 
 def last_positions(row: PackedRow) -> Tensor:
-    """The position of each sample's last real token in ``row``: int64 [S]."""
+    """Return the position of each sample's last real token in ``row``: int64 [S]."""
     bounds = row.cu_seqlens[: len(row.response_lengths) + 1].long()
     real_before = pad((~row.padding_mask).long().cumsum(0), (1, 0))  # each position: [T + 1]
     # Padding stands behind a sample's own positions.

@@ -58,7 +58,7 @@ class TokenLogProbs:
     chunk_tokens: int
 
     def model_config(self, config: HuggingFaceConfig) -> HuggingFaceConfig:
-        """``config`` itself.
+        """Return ``config`` itself.
 
         Raises:
             RunError: it describes a sequence classification model, which has no output layer.
@@ -71,20 +71,20 @@ class TokenLogProbs:
         return config
 
     def initialise(self, model: GPTBackbone) -> None:
-        """Nothing: the output layer comes with the trunk."""
+        """Do nothing: the output layer comes with the trunk."""
 
     def optimizer_groups(self) -> Mapping[Any, Any]:
-        """None: the output layer is trained as the trunk is."""
+        """Return none: the output layer is trained as the trunk is."""
         return {}
 
     def outputs(self, model: GPTBackbone, hidden: Tensor, row: PackedRow) -> TokenOutputs:
-        """See :meth:`engine.training.heads.head.Head.outputs`; of the row's own labels."""
+        """Return both numbers of the row's own labels; see :meth:`score`."""
         return self.score(model, hidden, row, row.labels)
 
     def score(
         self, model: GPTBackbone, hidden: Tensor, row: PackedRow, labels: Tensor
     ) -> TokenOutputs:
-        """log pi(label) and the entropy of pi at every position of ``row``.
+        """Return log pi(label) and the entropy of pi at every position of ``row``.
 
         Args:
             model: a bare last stage; its output layer is used.
@@ -107,7 +107,7 @@ class TokenLogProbs:
         return TokenOutputs(whole_row(chosen, row.cu_seqlens), whole_row(entropy, row.cu_seqlens))
 
     def mtp_loss(self, model: GPTBackbone, depths: list[Tensor], row: WeightedRow) -> Tensor:
-        """DeepSeek-V3's multi-token prediction loss (arXiv 2412.19437, eq. 24 and 25).
+        """Return DeepSeek-V3's multi-token prediction loss (arXiv 2412.19437, eq. 24 and 25).
 
         Depth k predicts, from position t, the label of position t + k; it is weighted as the main
         loss weights that label.
