@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from engine.data.templates import CHAT_TEMPLATES
+from engine.data.tokenizer import Tokenizer
 from engine.platform.files import replace_json, replace_text
 
 GENERATION, TEMPLATE = "generation_config.json", "chat_template.jinja"
@@ -27,7 +28,13 @@ def complete(folder: Path, template: str) -> None:
         known = {key: config[key] for key in keys if config.get(key) is not None}
         replace_json(folder / GENERATION, known)
     if template in CHAT_TEMPLATES and not _has_chat_template(folder):
-        replace_text(folder / TEMPLATE, CHAT_TEMPLATES[template])
+        replace_text(folder / TEMPLATE, _first_tokens(folder) + CHAT_TEMPLATES[template])
+
+
+def _first_tokens(folder: Path) -> str:
+    """Return what the tokenizer puts before a prompt; a chat template has to write it itself."""
+    tokenizer = Tokenizer.load(folder)
+    return tokenizer.decode(tokenizer.encode(""))
 
 
 def _has_chat_template(folder: Path) -> bool:

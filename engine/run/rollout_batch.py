@@ -78,6 +78,7 @@ class RolloutBatch:
         minibatches: int,
         max_length: int,
         seed: int,
+        device: torch.device | str | int,
         phases: Phases,
     ) -> None:
         """Plan and pack. Every rank does the same planning and takes its own share.
@@ -87,6 +88,7 @@ class RolloutBatch:
             minibatches: parts of which each makes one update.
             max_length: tokens of the longest response that sampling allows.
             seed: decides which sample goes into which minibatch.
+            device: where the rows shall be.
             phases: where the time of each part goes.
         """
         self._phases = phases
@@ -101,7 +103,7 @@ class RolloutBatch:
             kept = _accepted(algorithm, rewards, groups)
             self.trained = [samples[i] for i in kept]
             self.minibatches = self._pack(
-                rewards[kept], groups[kept], packing, minibatches, max_length, seed
+                rewards[kept], groups[kept], packing, minibatches, max_length, seed, device
             )
 
     def _pack(
@@ -112,6 +114,7 @@ class RolloutBatch:
         minibatches: int,
         max_length: int,
         seed: int,
+        device: torch.device | str | int,
     ) -> list[RolloutMinibatch]:
         trained, algorithm = self.trained, self._algorithm
         lengths = [len(sample.tokens) for sample in trained]
@@ -125,7 +128,7 @@ class RolloutBatch:
             packing,
             minibatches=count,
             seed=seed,
-            device=torch.cuda.current_device(),
+            device=device,
         )
         return [
             RolloutMinibatch(

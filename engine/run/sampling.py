@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
 import torch.distributed as dist
 
 from engine.algorithms.algorithm import Algorithm
@@ -92,6 +93,7 @@ class Sampling:
             max_length=self._config.rollout.max_new_tokens,
             # another split in each step of each run
             seed=self._config.seed * 1_000_003 + step.number,
+            device=torch.cuda.current_device(),
             phases=self._run.phases,
         )
 
