@@ -90,7 +90,9 @@ def train(run: Run[Config]) -> None:
         if update == 0 or step.number == first:
             corpus = Corpus(config.corpus, stage.corpus, seed=config.seed)
             documents = stage.documents_per_step
-            batches = run.batches(config.loading, corpus, documents, position=update * documents)
+            batches = run.data.batches(
+                config.loading, corpus, documents, position=update * documents
+            )
         if update == 0 and step.number:  # the same weights under a fresh optimizer
             model.restart_optimizer(stage.optimizer)
         batch = next(batches)

@@ -59,18 +59,18 @@ def train(run: Run[Config]) -> None:
     config = run.config
     model = run.trained_model(config.optimizer)
     run.resume(model)
-    data = run.sft_datasets(config.data)
+    data = run.data.conversations(config.data, run.source.path)
     total = -(-config.epochs * len(data.train.tokens) // config.batch_size)
-    batches = run.shuffled_batches(config.loading, data.train, config.batch_size)
+    batches = run.data.shuffled(config.loading, data.train, config.batch_size)
     for step in run.steps(total, config.record_every):
         if data.validation is not None and step.number % config.validation_every == 0:
-            step.measured(VALIDATION_LOSS, run.mean_loss(model, data.validation))
+            step.measured(VALIDATION_LOSS, run.data.mean_loss(model, data.validation))
         batch, rate = next(batches), step.learning_rate(config.optimizer)
         update = model.update(batch.rows, next_token, batch.tokens, rate)
         step.log([update], batch.tokens, rate=rate)
     figures = {}
     if data.validation is not None:
-        figures["validation_loss"] = run.mean_loss(model, data.validation)
+        figures["validation_loss"] = run.data.mean_loss(model, data.validation)
         run.record.after_the_last(total, {VALIDATION_LOSS: figures["validation_loss"]})
     run.finish(model, total, figures, template=config.data.template)
 

@@ -18,7 +18,7 @@ def input_digests(config: BaseModel) -> dict[str, str]:
 
     A model that a run of ours made has its digest in that run's result.json.
     """
-    return {key: _digest(path) for key, path in input_paths(config).items()}
+    return {key: _known(path) or _digest(path) for key, path in input_paths(config).items()}
 
 
 def folder_digest(folder: Path) -> str:
@@ -26,9 +26,13 @@ def folder_digest(folder: Path) -> str:
     return _digest(folder)
 
 
+def _known(path: Path) -> str | None:
+    """Return the digest of a model that a finished run made."""
+    made = read_result(path.parent) if path.name == MODEL else None
+    return None if made is None else str(made["model"]["blake3"])
+
+
 def _digest(path: Path) -> str:
-    if path.name == MODEL and (made := read_result(path.parent)) is not None:
-        return str(made["model"]["blake3"])
     files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
     rank, ranks = dist.get_rank(), dist.get_world_size()
     mine = {file.name: digest(file).blake3 for file in files[rank::ranks]}

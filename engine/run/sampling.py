@@ -9,8 +9,6 @@ import torch
 import torch.distributed as dist
 
 from engine.algorithms.algorithm import Algorithm
-from engine.data.batch_builder import Packing
-from engine.parallel.groups import data_rank, data_ranks
 from engine.platform.waiting import wait_for
 from engine.rollout.control import Control
 from engine.rollout.sample import Sample
@@ -49,11 +47,7 @@ class Sampling:
         folder, placement = run.config.run_dir, run.placement
         self._rollouts = RolloutStore(folder / "rollouts")
         self._evaluations = RolloutStore(folder / "evaluations")
-        self._packing = Packing.of(
-            self._config.training, self._config.layout, data_rank(), data_ranks()
-        )
         self._control = _control(placement.address("trainer", CONTROL))
-        assert run.source is not None
         self._push = DiskPush(
             Exporter(policy.chunks, run.source),
             folder / "weights",
@@ -61,6 +55,8 @@ class Sampling:
             self._config.servers.request_seconds,
         )
         self._record = RolloutRecord(run.config, placement.recipe) if dist.get_rank() == 0 else None
+        if run.is_first_rank:
+            print(f"policy ready at step {run.first_step}; waiting for the servers", flush=True)
         start_seconds = self._config.servers.start_seconds
         self._wait_for("the servers", self._control.servers_ready, start_seconds)
         self.push(version=run.first_step)
@@ -88,7 +84,7 @@ class Sampling:
         return RolloutBatch(
             self._rollout(step),
             algorithm,
-            self._packing,
+            self._run.data.packing,
             minibatches=minibatches,
             max_length=self._config.rollout.max_new_tokens,
             # another split in each step of each run

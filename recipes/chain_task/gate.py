@@ -66,7 +66,7 @@ def gate_probability(
     chosen = different_problems(problems, held_out=True, count=gate.problems, seed=run.config.seed)
     traces = [forced_trace(problem) for problem in chosen]
     samples = [(trace.prompt_tokens, trace.tokens) for trace in traces]
-    found = run.log_probabilities(model, samples)
+    found = run.data.log_probabilities(model, samples)
     determined = {n: [i for i, d in enumerate(traces[n].determined) if d] for n in found}
     total = sum(float(logp[determined[n]].sum().exp()) for n, logp in found.items())
     return run.sum_over_ranks(total) / gate.problems

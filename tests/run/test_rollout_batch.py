@@ -139,7 +139,7 @@ def test_the_mean_over_minibatches_is_the_loss_of_the_whole(algorithm):
         for row in rows(made):
             logp = -0.1 * (1 + row.packed.labels.float() % 7)
             old = logp - 0.03 * (row.packed.labels % 4)
-                filled = replace(row, old_logp=old, reference_logp=logp + 0.02)
+            filled = replace(row, old_logp=old, reference_logp=logp + 0.02)
             total += float(algorithm.loss(logp, torch.zeros_like(logp), filled)[0])
         return total / minibatches
 
