@@ -34,7 +34,7 @@ def build(
         config: contents of ``config.json``; that of a sequence classification model gives one
             (``engine.models.sequence_classifier``).
         layout: the run's layout; its process groups must have been started.
-        training: precision, and the levers of memory and speed.
+        training: precision, and the options of memory and speed.
 
     Returns:
         One model chunk for each virtual pipeline stage of this rank (one without ``vpp``).

@@ -75,9 +75,9 @@ def take_over(layout: LayoutConfig, model: Mapping[str, Any], folder: Path, sour
 
 
 def save_after_two_updates(
-    layout: LayoutConfig, model: Mapping[str, Any], folder: Path, levers: Mapping[str, Any]
+    layout: LayoutConfig, model: Mapping[str, Any], folder: Path, options: Mapping[str, Any]
 ) -> None:
-    life = Life(layout, model, TRAINING.model_copy(update=levers))
+    life = Life(layout, model, TRAINING.model_copy(update=options))
     for step in range(2):
         life.update(step)
     own = checkpoints(folder)

@@ -124,9 +124,9 @@ def test_random_numbers_go_on_in_the_same_layout_and_are_fresh_in_another(pool, 
 
 @pytest.mark.slow
 def test_parameters_that_are_still_being_gathered_are_saved_as_they_will_be(pool, tmp_path):
-    levers = {"overlap_grad_reduce": True, "overlap_param_gather": True, "bucket_parameters": 4096}
+    options = {"overlap_grad_reduce": True, "overlap_param_gather": True, "bucket_parameters": 4096}
     where = {"layout": LayoutConfig(processes=2), "folder": tmp_path, "model": MIXTURE}
-    pool.run(live, what="checkpointed_runs.save_after_two_updates", **where, levers=levers)
+    pool.run(live, what="checkpointed_runs.save_after_two_updates", **where, options=options)
     saved, master = tensors(tmp_path / "000002"), "optimizer.state.param."
     masters = [name.removeprefix(master) for name in saved if name.startswith(master)]
     assert "embedding.word_embeddings.weight" in masters

@@ -43,7 +43,7 @@ def pool() -> Iterator[RankPool]:
 @pytest.fixture(scope="module", params=MODELS)
 def given(request: pytest.FixtureRequest) -> dict[str, Any]:
     model = MODELS[request.param]
-    return {"layers": "torch", "model": model, "kinds": tuple(LOSSES), "levers": {}}
+    return {"layers": "torch", "model": model, "kinds": tuple(LOSSES), "options": {}}
 
 
 @pytest.fixture(scope="module")

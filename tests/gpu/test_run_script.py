@@ -85,9 +85,9 @@ def test_a_failing_step_is_told_and_the_others_go_on_and_a_second_call_adds(tmp_
 def test_what_is_asked_of_training_reaches_it(tmp_path: Path) -> None:
     rows = "fp8 blockwise; recompute full"
     sizes = {"R1_ROUNDS": 1, "R1_STEPS": 2, "R1_ROW_SECONDS": 99}
-    done = run(tmp_path, "training-levers", R1_ROWS=rows, **sizes)
+    done = run(tmp_path, "training-options", R1_ROWS=rows, **sizes)
     assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads((tmp_path / "training-levers.json").read_text())
+    found = json.loads((tmp_path / "training-options.json").read_text())
     (model,) = found["models"]
     assert [row["name"] for row in model["rows"][1:]] == ["fp8 blockwise", "recompute full"]
     settings = found["settings"]
@@ -162,7 +162,7 @@ def test_what_cannot_start_says_so(tmp_path: Path) -> None:
 def test_help_needs_no_environment_and_names_every_step_and_variable(tmp_path: Path) -> None:
     shown = run("--help", R1_VENV=tmp_path / "none")
     assert shown.returncode == 0
-    for name in ("smoke", "training", "training-levers", "test_fp8_on_gpu", "served"):
+    for name in ("smoke", "training", "training-options", "test_fp8_on_gpu", "served"):
         assert f" {name}\n" in shown.stdout
     for name in ("LIMIT", "JOBS", "ROWS", "ROUNDS", "STEPS", "ROW_SECONDS", "ARCHIVE"):
         assert f"R1_{name}" in shown.stdout

@@ -88,7 +88,7 @@ def test_activations_of_a_dense_layer_counted_by_hand() -> None:
     assert kept_per_token(sizes, training(recompute="full"), 0) == 2 * hidden
 
 
-def test_each_lever_saves_what_it_is_there_for() -> None:
+def test_each_option_saves_what_it_is_there_for() -> None:
     config = cut_model("deepseek_v3_2_layers_32_experts_32k_words")
     plain = training_memory(config, ONE, training(), 16384)
     fp8 = training_memory(config, ONE, training(fp8="blockwise"), 16384)

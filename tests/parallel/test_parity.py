@@ -29,7 +29,7 @@ def one_process(pool):
 
 
 def updated(pool, model, layout):
-    return pool.run(three_updates, layout, model=MODELS[model], kinds=list(LOSSES), levers={})[0]
+    return pool.run(three_updates, layout, model=MODELS[model], kinds=list(LOSSES), options={})[0]
 
 
 def test_there_are_at_least_fourteen_layouts_of_up_to_eight_processes():
@@ -64,12 +64,12 @@ def test_the_reference_itself_moves_every_part(one_process):
 
 @pytest.mark.slow
 def test_a_rank_that_fails_is_named_and_the_pool_goes_on(pool):
-    with pytest.raises(RunError, match=r"(?s)rank \d of .*no such lever"):
+    with pytest.raises(RunError, match=r"(?s)rank \d of .*no such option"):
         pool.run(
             three_updates,
             ONE,
             model=MODELS["dense"],
-            kinds=["no such lever"],
-            levers={},
+            kinds=["no such option"],
+            options={},
         )
-    assert pool.run(three_updates, ONE, model=MODELS["dense"], kinds=[], levers={}) == [{}]
+    assert pool.run(three_updates, ONE, model=MODELS["dense"], kinds=[], options={}) == [{}]

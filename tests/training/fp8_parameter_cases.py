@@ -9,7 +9,7 @@ from typing import Any
 from tools.benchmarks import rank_imports  # isort: skip  (readies the platform for megatron)
 
 import pytest
-from lever_cases import Row
+from option_cases import Row
 from stand_in_fp8 import StandIn, fp8_parameters
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef

@@ -55,7 +55,7 @@ def three_updates(
     texts: Sequence[list[int]],
     targets: Sequence[float],
     head: dict[str, Any] = HEAD,
-    levers: dict[str, Any] | None = None,
+    options: dict[str, Any] | None = None,
     save: Path | None = None,
     resume: Path | None = None,
     export: Path | None = None,
@@ -73,7 +73,7 @@ def three_updates(
         values before by the text's number, where this rank has them; weights before; losses and
         weights after.
     """
-    training = TrainingConfig(dtype="float32", tokens_per_microbatch=96, **(levers or {}))
+    training = TrainingConfig(dtype="float32", tokens_per_microbatch=96, **(options or {}))
     optimizer = OptimizerConfig(lr=LEARNING_RATE, eps=EPS)
     config = model if source is None else HuggingFaceFolder(source).config
     policy = TrainedModel(config, layout, optimizer, training, ScalarHead(**head))

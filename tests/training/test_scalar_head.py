@@ -112,7 +112,7 @@ def test_every_part_learns_and_nothing_else_is_there(one_process):
 @pytest.mark.slow
 def test_communication_beside_computation_changes_no_number(pool, one_process):
     values, before, after = one_process("dense")
-    found, _, updated = run(pool, LayoutConfig(processes=2), model=MODELS["dense"], levers=OVERLAP)
+    found, _, updated = run(pool, LayoutConfig(processes=2), model=MODELS["dense"], options=OVERLAP)
     assert max(abs(values[text] - found[text]) for text in values) < 1e-5
     assert compare(before.weights, after, updated).holds
 

@@ -3,7 +3,7 @@
     PYTHONPATH=.:SITE LD_BIND_NOW=1 python tests/gpu/bundle/check_te.py
 
 Its library and its extension are loaded with every symbol bound. Checkpoints of small models pass
-between its layers and ours in torch, bit for bit. Every lever of training and every FP8 recipe is
+between its layers and ours in torch, bit for bit. Every option of training and every FP8 recipe is
 constructed. Exit status: 1 if something does not hold.
 """
 

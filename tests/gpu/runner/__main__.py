@@ -31,7 +31,7 @@ Runs the tests marked gpu and the benchmarks, and leaves in OUT_DIR (default: ar
                      passing weights
   <test>.xml         pytest's results of a file of tests (JUnit)
   <benchmark>.json   training of two cut models in BF16 and FP8 (utilisation, memory, where the
-                     time goes) and with each lever, log_probability, loading
+                     time goes) and with each option, log_probability, loading
   <step>.log         what each step printed
 
   OUT_DIR            with a slash or a leading dot: another word is a step that does not exist

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 TESTS = sorted(file.stem for file in (ROOT / "tests/gpu").glob("test_*_on_gpu.py"))
-BENCHMARKS = ["training", "training-levers", "log_probability", "loading"]
+BENCHMARKS = ["training", "training-options", "log_probability", "loading"]
 BY_DEFAULT = ["smoke", *TESTS, *BENCHMARKS]
 ALL = [*BY_DEFAULT, "served"]
 GROUPS = {"tests": TESTS, "bench": BENCHMARKS}
@@ -16,11 +16,11 @@ NEEDS_A_GPU = ("smoke", "served")
 """The others run without one: tests are skipped, benchmarks are tiny."""
 
 _FP8 = ["fp8 blockwise", "fp8 tensorwise", "fp8 parameters", "fp8 delayed", "fp8 mxfp8"]
-_LEVERS = ["experts by cuBLAS", "recompute selective", "recompute full", "dispatcher allgather"]
-_LEVERS += ["overlap gradients", "overlap both", "optimizer offload"]
+_OPTIONS = ["experts by cuBLAS", "recompute selective", "recompute full", "dispatcher allgather"]
+_OPTIONS += ["overlap gradients", "overlap both", "optimizer offload"]
 _QWEN3 = "qwen3_30b_a3b_12_layers_16_experts"
 _DEEPSEEK_V3 = "deepseek_v3_2_layers_32_experts_32k_words"
-_TRAINING = {"training": ([_QWEN3, _DEEPSEEK_V3], _FP8), "training-levers": ([_QWEN3], _LEVERS)}
+_TRAINING = {"training": ([_QWEN3, _DEEPSEEK_V3], _FP8), "training-options": ([_QWEN3], _OPTIONS)}
 """Models and rows: what one GPU of eight has of either model with EP8."""
 
 

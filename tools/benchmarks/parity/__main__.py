@@ -72,7 +72,7 @@ def table(
     Args:
         only: names of layouts; empty for all.
     """
-    given: dict[str, Any] = {"model": MODELS[model], "kinds": kinds, "levers": {}}
+    given: dict[str, Any] = {"model": MODELS[model], "kinds": kinds, "options": {}}
     expected = pool.run(three_updates, ONE, **given)[0]
     before = expected["before"].weights
     for layout in layouts(experts="experts" in " ".join(MODELS[model])):

@@ -58,13 +58,13 @@ class Sample:
 
 
 def three_updates(
-    layout: LayoutConfig, model: dict[str, Any], kinds: Sequence[str], levers: dict[str, Any]
+    layout: LayoutConfig, model: dict[str, Any], kinds: Sequence[str], options: dict[str, Any]
 ) -> dict[str, Outcome]:
     """Three updates of each kind (``sft``, ``grpo``), each from the same first weights.
 
     Args:
         model: contents of a ``config.json``.
-        levers: further keys of the section ``training``.
+        options: further keys of the section ``training``.
 
     Returns:
         kind -> outcome; and under ``before`` the first weights, without losses.
@@ -75,7 +75,7 @@ def three_updates(
         tokens_per_microbatch=TOKENS_PER_MICROBATCH,
         logits_chunk_tokens=40,
         mtp_loss_weight=MTP_LOSS_WEIGHT,
-        **levers,
+        **options,
     )
     for kind in kinds:
         policy = _policy(layout, model, training, kind)

@@ -1,4 +1,4 @@
-"""Rules of the levers: what contradicts itself is refused by name, before a process starts."""
+"""Rules of the options: what contradicts itself is refused by name, before a process starts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from engine.config.training import TrainingConfig
 from engine.config.training_layout import check_training_fits_layout, row_multiple
 
 
-def training(**levers: Any) -> TrainingConfig:
-    return TrainingConfig(**{"dtype": "float32", "tokens_per_microbatch": 96, **levers})
+def training(**options: Any) -> TrainingConfig:
+    return TrainingConfig(**{"dtype": "float32", "tokens_per_microbatch": 96, **options})
 
 
 @pytest.mark.parametrize(
-    ("levers", "sentence"),
+    ("options", "sentence"),
     [
         (
             {"recompute": "full", "recompute_modules": ["moe"]},
@@ -80,9 +80,9 @@ def training(**levers: Any) -> TrainingConfig:
         ),
     ],
 )
-def test_keys_that_contradict_each_other_are_refused(levers, sentence):
+def test_keys_that_contradict_each_other_are_refused(options, sentence):
     with pytest.raises(ValueError, match=sentence):
-        training(**levers)
+        training(**options)
 
 
 def test_the_allgather_dispatcher_is_refused_with_pipeline_stages_and_says_why():

@@ -1,4 +1,4 @@
-"""Levers as megatron reads them, and the memory of a hosted module."""
+"""Options as megatron reads them, and the memory of a hosted module."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ ONE = LayoutConfig(processes=1)
 H100 = Hardware((9, 0), (13, 0), transformer_engine=True)
 
 
-def arguments(model: dict[str, Any], layout: LayoutConfig = ONE, **levers: Any) -> dict[str, Any]:
-    training = TrainingConfig(**{"dtype": "bfloat16", "tokens_per_microbatch": 96, **levers})
+def arguments(model: dict[str, Any], layout: LayoutConfig = ONE, **options: Any) -> dict[str, Any]:
+    training = TrainingConfig(**{"dtype": "bfloat16", "tokens_per_microbatch": 96, **options})
     architecture = family_of(model).architecture(model)
     return {**architecture, **transformer_config_args(training, layout, model_sizes(model))}
 

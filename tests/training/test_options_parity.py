@@ -1,4 +1,4 @@
-"""Every lever changes memory and time, and no number: three updates against one process's."""
+"""Every option changes memory and time, and no number: three updates against one process's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from lever_cases import (
+from option_cases import (
     collected_by_an_old_stream,
     expert_modules,
     scored_by_the_reference,
@@ -71,22 +71,22 @@ def pool() -> Iterator[RankPool]:
 def updates(pool: RankPool) -> Any:
     """Three updates of each kind; plain ones are computed once."""
 
-    def run(model: str, layout: dict[str, int], levers: dict[str, Any]) -> Any:
-        given = {"model": MODELS[model], "kinds": list(LOSSES), "levers": levers}
+    def run(model: str, layout: dict[str, int], options: dict[str, Any]) -> Any:
+        given = {"model": MODELS[model], "kinds": list(LOSSES), "options": options}
         return pool.run(three_updates, LayoutConfig(**layout), **given)[0]
 
     plain = cache(lambda model: run(model, ONE, {}))
-    return lambda model, layout, levers: (plain(model), run(model, layout, levers))
+    return lambda model, layout, options: (plain(model), run(model, layout, options))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "layout", "levers"), CASES)
-def test_a_lever_changes_no_number(updates, model, layout, levers):
-    expected, found = updates(model, layout, levers)
+@pytest.mark.parametrize(("model", "layout", "options"), CASES)
+def test_an_option_changes_no_number(updates, model, layout, options):
+    expected, found = updates(model, layout, options)
     for kind in LOSSES:
         difference = compare(expected["before"].weights, expected[kind], found[kind])
         assert difference.holds, f"{kind}: {difference}"
-        if layout == ONE and levers.get("recompute") == "full":
+        if layout == ONE and options.get("recompute") == "full":
             assert difference.weight == 0, "the same products in the same order"
         if "mla" in model:
             assert difference.bias_moved > 0, "tokens were counted, and compared above"
@@ -95,7 +95,7 @@ def test_a_lever_changes_no_number(updates, model, layout, levers):
 @pytest.mark.slow
 def test_weights_are_never_read_while_others_updates_are_on_their_way(pool):
     layout = LayoutConfig(processes=2)
-    given = {"model": MODELS["mla moe mtp"], "levers": OVERLAP}
+    given = {"model": MODELS["mla moe mtp"], "options": OVERLAP}
     old, new = pool.run(collected_by_an_old_stream, layout, **given)[0]
     assert old.keys() == new.keys()
     assert all(old[key].equal(new[key]) for key in new)
@@ -117,14 +117,14 @@ def test_a_reference_in_host_memory_scores_as_one_on_the_device(pool):
 def test_experts_are_grouped_where_that_is_asked_for(pool):
     layout, model = LayoutConfig(processes=1), MODELS["moe gqa"]
     for grouped, layers in ((True, 4), (False, 0)):
-        levers = {"grouped_experts": grouped}
-        assert pool.run(expert_modules, layout, model=model, levers=levers) == [layers]
+        options = {"grouped_experts": grouped}
+        assert pool.run(expert_modules, layout, model=model, options=options) == [layers]
 
 
 @pytest.mark.slow
 def test_recomputation_keeps_less_for_the_backward_pass(pool):
-    def kept(**levers: Any) -> int:
-        given = {"training_options": levers, "rounds": 0}
+    def kept(**options: Any) -> int:
+        given = {"training_options": options, "rounds": 0}
         return pool.run(kept_and_seconds, LayoutConfig(**ONE), **given)[0][0]
 
     plain = kept()

@@ -1,4 +1,4 @@
-"""What ranks of a pool run for the tests of levers; import it in a pool's ranks only."""
+"""What ranks of a pool run for the tests of options; import it in a pool's ranks only."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Row:
 
 
 def collected_by_an_old_stream(
-    layout: LayoutConfig, model: dict[str, Any], levers: dict[str, Any]
+    layout: LayoutConfig, model: dict[str, Any], options: dict[str, Any]
 ) -> tuple[dict, dict] | None:
     """Weights after an update: from a stream that was built before it, and from a new one."""
-    policy = _policy(layout, model, levers)
+    policy = _policy(layout, model, options)
     old = TensorStream(policy.chunks)
     _update(policy)
     first = old.collect()
@@ -57,14 +57,14 @@ def scored_by_the_reference(
     return before, after
 
 
-def expert_modules(layout: LayoutConfig, model: dict[str, Any], levers: dict[str, Any]) -> int:
+def expert_modules(layout: LayoutConfig, model: dict[str, Any], options: dict[str, Any]) -> int:
     """How many layers compute their experts grouped."""
-    policy = _policy(layout, model, levers)
+    policy = _policy(layout, model, options)
     return sum(isinstance(module, GroupedExperts) for module in policy.chunks[0].modules())
 
 
-def _policy(layout: LayoutConfig, model: dict[str, Any], levers: dict[str, Any]) -> TrainedModel:
-    training = TrainingConfig(dtype="float32", tokens_per_microbatch=96, **levers)
+def _policy(layout: LayoutConfig, model: dict[str, Any], options: dict[str, Any]) -> TrainedModel:
+    training = TrainingConfig(dtype="float32", tokens_per_microbatch=96, **options)
     head = TokenLogProbs(1.0, training.logits_chunk_tokens)
     return TrainedModel(model, layout, OptimizerConfig(lr=0.01), training, head)
 
