@@ -1,1 +1,1 @@
-"""The machine that trains, samples and scores; it knows nothing of any particular recipe."""
+"""Trains, samples, rewards and stores; knows nothing of any particular recipe."""

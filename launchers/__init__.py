@@ -1,1 +1,1 @@
-"""How processes come to life: on one machine, or under SLURM."""
+"""Launchers: start a run's processes, on one machine or under SLURM."""

@@ -1,1 +1,1 @@
-"""What the policy reads: text to tokens, prompts, minibatches, packed rows."""
+"""Tokenize, plan, pack and load what the policy reads: prompts, conversations, minibatches."""

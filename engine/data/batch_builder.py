@@ -1,4 +1,4 @@
-"""From samples to this rank's weighted rows: plan, pack, weight, bring to the device.
+"""Build this rank's weighted rows from samples: plan, pack, weight, bring to the device.
 
 The one place where this is written; base training, fine-tuning, reinforcement learning, benchmarks
 and tests all build their minibatches here, so that what is measured is what is trained.

@@ -1,4 +1,4 @@
-"""From a position of the stream to the weighted rows of one step, on one data-parallel rank.
+"""Read the weighted rows of one step from a position of the stream, on one data-parallel rank.
 
 All of it is a pure function of the position: any process that can read the source makes the same
 batch, ahead of time or again after a restart.

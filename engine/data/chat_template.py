@@ -1,4 +1,4 @@
-"""A model's own chat template: from messages to the text that the model is asked with.
+"""Render messages with a model's own chat template, as transformers does.
 
 Templates are Jinja programs that come with a model. They run as in transformers'
 ``apply_chat_template`` (same environment, same names, tested equal), without its imports: in a

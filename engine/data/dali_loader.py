@@ -1,4 +1,4 @@
-"""The DALI loader: a process of its own reads and packs, DALI brings the arrays to the device.
+"""Load batches with NVIDIA DALI: another process reads and packs, DALI copies to the device.
 
 One DALI iteration is one step. Rows are the wrong piece: their number differs from step to step,
 so which step iteration i belongs to could not be said without planning all steps before it. A

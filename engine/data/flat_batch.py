@@ -1,4 +1,4 @@
-"""A batch as a few flat arrays and back: what can be handed over in one piece each.
+"""Flatten a batch into a few arrays, and undo it: each can be handed over in one piece.
 
 The number of rows differs from step to step, and so do their lengths. End to end they are seven
 arrays, which are one copy each, and an outline of integers that says where a row begins.

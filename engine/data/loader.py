@@ -1,4 +1,4 @@
-"""Batches ahead of their use: what the plain loader and DALI have in common."""
+"""Interface of the loaders, which read batches ahead of their use, and their choice."""
 
 from __future__ import annotations
 

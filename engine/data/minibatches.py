@@ -1,4 +1,4 @@
-"""Which sample goes into which minibatch, on which data-parallel rank, in which row.
+"""Plan minibatches: which sample goes to which data-parallel rank, into which row.
 
 Pure arithmetic on lengths: every rank computes the same plan by itself and reads its own part.
 """

@@ -1,4 +1,4 @@
-"""Which sample is number n of the stream: the one order that every loader and layout follows.
+"""Order of samples in the stream, the same for every loader and layout.
 
 An order is a pure function of the number, so there is no state to save beside the number itself,
 and no place at which a run was resumed changes what comes next.

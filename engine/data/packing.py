@@ -1,4 +1,4 @@
-"""Several samples in one row, padded only where a layout has to cut them into equal pieces.
+"""Pack several samples into one row; pad only where a layout has to cut them equally.
 
 A row is one microbatch of batch size 1: attention is kept inside each sample by ``cu_seqlens``
 (the THD layout), so packing changes no number. Padding stands behind a sample's own positions,

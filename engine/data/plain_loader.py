@@ -1,4 +1,4 @@
-"""The plain loader: a thread of this process reads, packs and copies ahead."""
+"""Load batches in a thread of this process: it reads, packs and copies ahead."""
 
 from __future__ import annotations
 

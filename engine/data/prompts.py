@@ -1,4 +1,4 @@
-"""Prompt sets: a file of questions with reference answers, and the order in which they are asked.
+"""Prompt sets: questions with reference answers from a file, in a shuffled order per epoch.
 
 The order is a pure function of (seed, epoch, prompt id): no random state is carried along, so a run
 that is resumed, or laid out over other processes, asks the same questions at the same steps.

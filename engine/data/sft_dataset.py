@@ -1,4 +1,4 @@
-"""Conversations tokenized once: datasets on disk that a restart, or another run, finds again.
+"""Tokenize conversations once, into datasets on disk that a restart or another run finds.
 
 A dataset's folder is named by a digest of all that decides its tokens: the contents of the files,
 the template, the tokenizer, the options. Every rank computes the digest by itself. Rank 0 writes

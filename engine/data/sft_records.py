@@ -1,4 +1,4 @@
-"""Conversations from JSON lines and Parquet files, one by one; what is wrong with one is said.
+"""Read conversations from JSON lines and Parquet files; errors name file and line.
 
 The two formats of a record stand in ``engine.config.sft_data``.
 """

@@ -1,4 +1,4 @@
-"""From conversations to samples: every answer becomes one, and nothing but answers is learned.
+"""Make samples of conversations: every answer becomes one, and only answers are learned.
 
 The rules, each held by a test:
 

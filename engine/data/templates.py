@@ -1,4 +1,4 @@
-"""Templates: what stands around a question when a base model, which knows no chat, is asked it."""
+"""Prompt templates for base models, which know no chat."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokenized samples on disk, read through memory maps: nothing is loaded before it is used.
+"""Tokenized samples on disk, read through memory maps.
 
 A dataset is a folder of four files, numbers little-endian without any header:
 

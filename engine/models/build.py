@@ -1,4 +1,4 @@
-"""Building the megatron model that a Hugging Face config describes, for this rank's place."""
+"""Build the megatron model that a Hugging Face config describes, for this rank's coordinates."""
 
 from __future__ import annotations
 

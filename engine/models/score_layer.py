@@ -1,4 +1,4 @@
-"""The last layer of a sequence classification model with one label: hidden state -> one number."""
+"""Last layer of a sequence classification model with one label: hidden state -> one number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models that end at one number a text: transformers' ``*ForSequenceClassification``, one label.
+"""Configs of sequence classification models with one label, as transformers has them.
 
 Such a model is the trunk of a language model and ``score.weight`` [1, hidden]; it has no output
 layer over words, nor a multi-token prediction head. Its ``config.json`` says so by the name of its

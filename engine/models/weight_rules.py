@@ -1,4 +1,4 @@
-"""How tensors of a Hugging Face checkpoint make up tensors of the megatron model, declaratively.
+"""Weight rules: how tensors of a Hugging Face checkpoint make up megatron's, declaratively.
 
 A family lists :class:`Rule` objects; :func:`expand` writes them out for every layer and expert into
 :class:`TensorMap` objects, each of which converts exactly one megatron tensor in both directions.

@@ -1,1 +1,1 @@
-"""What a run says about itself: metrics, TensorBoard, console, summary, report, and its waits."""
+"""Record and show a run: metrics, TensorBoard, console, summary, report."""

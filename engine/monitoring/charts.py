@@ -1,4 +1,4 @@
-"""The curves of a run: which metrics stand in one chart, and what each chart says."""
+"""Charts of a run's curves: the metrics in each, its title and its note."""
 
 from __future__ import annotations
 

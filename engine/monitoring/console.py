@@ -1,4 +1,4 @@
-"""What a person sees at the terminal: a line per step, and a progress bar where there is one."""
+"""Print a line per step to the terminal, and a progress bar where there is one."""
 
 from __future__ import annotations
 

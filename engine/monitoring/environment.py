@@ -1,4 +1,4 @@
-"""environment.json: on what a run ran, so that its numbers can be compared with another's."""
+"""Content of environment.json: versions, device, kernels and layout of a run."""
 
 from __future__ import annotations
 

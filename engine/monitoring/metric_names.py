@@ -1,4 +1,4 @@
-"""The names of a run's metrics: one vocabulary for metrics.jsonl, TensorBoard, console and report.
+"""Names of a run's metrics, for metrics.jsonl, TensorBoard, console and report alike.
 
 A name is also a TensorBoard tag; what stands before the slash groups the charts. Metrics of a loss
 function are ``training/`` + the key that the function returned. Rewards are known by the names that

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one line of JSON per step, which a killed run can go on with."""
+"""Write and read metrics.jsonl: one line of JSON per step, continued by a resumed run."""
 
 from __future__ import annotations
 

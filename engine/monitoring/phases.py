@@ -1,4 +1,4 @@
-"""Where a step's time goes: seconds by named phase."""
+"""Measure the seconds of a step by named phase."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run writes about itself at every step: metrics.jsonl and TensorBoard event files."""
+"""Write each step's metrics to metrics.jsonl and TensorBoard event files."""
 
 from __future__ import annotations
 

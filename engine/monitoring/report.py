@@ -1,4 +1,4 @@
-"""report.html: one page that tells what a run did, and needs nothing but itself."""
+"""Write report.html: a run's results, curves and samples on one self-contained page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sample as a person reads it: in TensorBoard and in the report."""
+"""A sample as TensorBoard and the report show it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""summary.json: what came out of a run, in a few numbers measured in that run."""
+"""Content of summary.json: a run's results in a few numbers measured in that run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawings as SVG that takes its colours and fonts from the page around it."""
+"""Draw SVG that takes its colours and fonts from the page around it."""
 
 from __future__ import annotations
 

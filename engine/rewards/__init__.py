@@ -1,1 +1,1 @@
-"""What an answer is worth: rule-based rewards, and the processes in which answers are judged."""
+"""Rewards: rules that judge answers, and processes that can be killed to run them in."""

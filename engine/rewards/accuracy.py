@@ -1,4 +1,4 @@
-"""The accuracy reward: is the content of ``<answer>`` equal to the reference answer?
+"""Accuracy reward: compare the content of ``<answer>`` with the reference answer.
 
 In two parts. :func:`score_plain` settles what can be settled by reading: no answer, plain numbers,
 equal text; it costs microseconds and may run anywhere. Whatever it leaves open is mathematics in

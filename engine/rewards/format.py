@@ -1,4 +1,4 @@
-"""The format reward: is the answer laid out as the template of R1-Zero asks?
+"""Format reward: check that an answer is laid out as the template of R1-Zero asks.
 
 DeepSeek-R1 (arXiv 2501.12948 v1, section 2.2.2): the reasoning stands between ``<think>`` and
 ``</think>``, the answer between ``<answer>`` and ``</answer>``.

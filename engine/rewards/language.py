@@ -1,4 +1,4 @@
-r"""The language reward: which share of the chain of thought is written in the target language?
+r"""Language reward: share of the chain of thought that is written in the target language.
 
 DeepSeek-R1 (arXiv 2501.12948 v2, "Language consistency reward"), against mixed languages:
 ``reward = words of the target language / all words``, over the words of the chain of thought, added

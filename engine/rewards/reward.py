@@ -1,4 +1,4 @@
-"""What a reward is: a frozen section of the configuration whose method judges an answer."""
+"""Base class of rewards: frozen sections of the configuration that judge answers."""
 
 from __future__ import annotations
 

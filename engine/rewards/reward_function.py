@@ -1,4 +1,4 @@
-"""All rewards of a run, on one answer: each verdict by name, and their weighted sum."""
+"""Judge an answer by all rewards of a run: each verdict by name, and their weighted sum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verdict of one reward on one answer."""
+"""Verdict of one reward on one answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rewards that a configuration can name, and its section ``rewards``.
+"""Table of the rewards that a configuration can name, and its section ``rewards``.
 
 A new reward is a file and a line here; one of a person's own is named by its module, see
 :mod:`engine.config.choice`.

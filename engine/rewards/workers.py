@@ -1,4 +1,4 @@
-"""A pool of processes that judge answers, each of which can be killed at its deadline.
+"""Pool of processes that judge answers, each of which can be killed at its deadline.
 
 What a policy writes can keep a verifier busy for ever, eat the machine's memory or crash the
 interpreter, and a time limit inside the same process (SIGALRM, a thread) does not stop a single

@@ -1,1 +1,1 @@
-"""Sampling: servers and their client, groups of answers, the rollout store, the sampler process."""
+"""Sample groups of answers: the sampler process, the rollout store, metrics of samples."""

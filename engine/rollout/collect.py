@@ -1,4 +1,4 @@
-"""Collect the groups of one step: ask, score each group as it comes, store it, until all are in.
+"""Collect the groups of one step: ask, reward each group as it comes, store it.
 
 Groups that a previous start has stored are not asked again, and no prompt is ever skipped: a step
 is whole, or the run stops with the prompt named that could not be completed.

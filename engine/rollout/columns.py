@@ -1,4 +1,4 @@
-"""Samples as the columns of an Arrow table, and back; float32 is what the store keeps of scores.
+"""Convert samples to the columns of an Arrow table, and back; rewards are stored as float32.
 
 Columns: the fields of :class:`~engine.rollout.sample.Sample` under their own names, token ids as
 ``list<int32>``, log-probabilities as ``list<float32>``, and for every reward ``score_<name>``

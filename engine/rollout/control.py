@@ -1,4 +1,4 @@
-"""The few words that trainer and sampler say to each other, over a ``torch.distributed.TCPStore``.
+"""Exchange a few words between trainer and sampler over a ``torch.distributed.TCPStore``.
 
 Trainer rank 0 hosts the store at ``R1_CONTROL`` (host:port); a new run starts with an empty one.
 Data never goes this way: samples travel through the rollout store, weights through a push.

@@ -1,4 +1,4 @@
-"""What a stored evaluation says of a policy; pure over samples."""
+"""Compute the results of a stored evaluation; pure over samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tell the other parties every few seconds what this process is doing, from the event loop."""
+"""Tell the trainer every few seconds what this process is doing, from the event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metrics of stored samples, by name; every reward that scored them has its own."""
+"""Compute metrics of stored samples by name, for every reward that judged them."""
 
 from __future__ import annotations
 

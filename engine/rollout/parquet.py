@@ -1,4 +1,4 @@
-"""Parquet files with page checksums, written in pieces and read by rows and columns."""
+"""Write and read Parquet files with page checksums, in pieces, by rows and columns."""
 
 from __future__ import annotations
 

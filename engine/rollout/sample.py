@@ -1,4 +1,4 @@
-"""A sample: one answer to one prompt, with everything training or a reader wants to know of it."""
+"""A sample: one answer to one prompt, its log-probabilities and rewards."""
 
 from __future__ import annotations
 

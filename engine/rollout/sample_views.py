@@ -1,4 +1,4 @@
-"""Stored samples as the report and TensorBoard show them."""
+"""Views of stored samples for the report and TensorBoard."""
 
 from __future__ import annotations
 

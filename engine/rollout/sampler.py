@@ -1,4 +1,4 @@
-"""The sampler process: for every step, wait for its weights, evaluate where due, sample a rollout.
+"""Run the sampler process: wait for each step's weights, evaluate where due, sample a rollout.
 
 It shares no interpreter with a trainer rank and nothing with it but the rollout store and a few
 control words, so either can be killed and started again without the other's memory.

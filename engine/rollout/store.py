@@ -1,4 +1,4 @@
-"""The rollout store: one folder per step on a file system that trainer and sampler share.
+"""Rollout store: one folder per step on a file system that trainer and sampler share.
 
 While a step is sampled, ``000012/groups/000003.parquet`` appears by rename for every group that is
 finished. When all are in, they are merged into ``000012/samples.parquet``, ``done.json`` is written

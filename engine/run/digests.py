@@ -1,4 +1,4 @@
-"""Digests of what a run reads and makes; trainer ranks share the reading."""
+"""Compute digests of a run's inputs and of its model; trainer ranks share the reading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where one process of a run stands: its role, its devices, and the addresses of the others.
+"""Placement of one process of a run: its role, its devices, the addresses of the others.
 
 A launcher writes it into the environment of every process that it starts (``R1_PLACEMENT``, JSON);
 the process reads it once, at its start. Nothing else passes between launchers and processes.

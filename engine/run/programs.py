@@ -1,4 +1,4 @@
-"""What the processes of a run do, by role. Each imports what it needs only when it runs."""
+"""Programs of a run's processes, by role; each imports what it needs only when it runs."""
 
 from __future__ import annotations
 

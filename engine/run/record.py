@@ -1,4 +1,4 @@
-"""What a run tells of itself while it goes on: console, metrics.jsonl, TensorBoard, environment."""
+"""Write a run's record: console, metrics.jsonl, TensorBoard, environment.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""result.json: what a finished run made, from which inputs, and how good it is.
+"""Write and read result.json: what a finished run made, from which inputs, its figures.
 
 It is written last, so its presence says that the run is finished and RUN_DIR/model is whole.
 """

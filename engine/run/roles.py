@@ -1,4 +1,4 @@
-"""Roles: what a recipe needs, without a word about machines, ports or command lines.
+"""Roles of a run: what a recipe needs, without machines, ports or command lines.
 
 A recipe lists roles; a launcher decides on which machines, devices and ports their processes live
 and how they are started. Every process runs ``python -m RECIPE RUN_DIR/config.yaml`` with its

@@ -1,4 +1,4 @@
-"""From a stored rollout to the minibatches of an algorithm on this trainer rank."""
+"""Make an algorithm's minibatches of a stored rollout, on this trainer rank."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run that samples tells of itself: every step's numbers, and the result at the end."""
+"""Record of a run that samples: metrics of every step, summary.json and report.html."""
 
 from __future__ import annotations
 

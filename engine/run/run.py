@@ -1,4 +1,4 @@
-"""One run as a trainer rank sees it: the parts that every recipe trains with.
+"""A run on one trainer rank: the parts that every recipe trains with.
 
 A recipe's ``train(run)`` owns its loop; ``Run`` hands out the parts: models, resume, steps with
 their record and checkpoints, and the end of the run.

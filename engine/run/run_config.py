@@ -1,4 +1,4 @@
-"""The keys that the configuration of every recipe has in common, and the rules between them."""
+"""Keys that the configurations of all recipes share, and the rules between them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trainer's side of sampling: weights to the servers, rollouts from the sampler."""
+"""Push weights to the servers and take rollouts from the sampler, on a trainer rank."""
 
 from __future__ import annotations
 

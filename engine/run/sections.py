@@ -1,4 +1,4 @@
-"""Sections of a configuration that choose what the rooms below the run offer."""
+"""Sections of a configuration that choose an algorithm by name."""
 
 from __future__ import annotations
 

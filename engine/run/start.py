@@ -1,4 +1,4 @@
-"""The ``main`` of every recipe: the command line of a person, or one process of a run."""
+"""The ``main`` of every recipe: a person's command line, or one process of a run."""
 
 from __future__ import annotations
 

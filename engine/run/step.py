@@ -1,4 +1,4 @@
-"""One training step of a recipe's loop: its number, its learning rate, what is recorded of it."""
+"""One step of a recipe's loop: its number, its learning rate, what is recorded of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples on their way to the trained model: batches to learn, sets to measure on."""
+"""Batches that a run learns, and sets that it measures its loss on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How evenly the router spreads tokens over experts, counted while the policy trains."""
+"""Count how evenly the router spreads tokens over experts while the policy trains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running packed rows through the model, pipeline stages included."""
+"""Run packed rows through the model, pipeline stages included."""
 
 from __future__ import annotations
 

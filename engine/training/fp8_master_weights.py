@@ -1,4 +1,4 @@
-"""FP32 masters of FP8 parameters: they start from values that were never rounded to FP8."""
+"""Set the FP32 master weights of FP8 parameters from values that were never rounded to FP8."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parameters that live in host memory and visit the device only while they are needed."""
+"""Keep parameters in host memory, and copy them to the device while they are needed."""
 
 from __future__ import annotations
 

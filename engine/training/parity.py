@@ -1,4 +1,4 @@
-"""The parity gate: the trainer's log-probabilities against those the sampler drew its tokens with.
+"""Parity gate: compare the trainer's log-probabilities with the sampler's.
 
 Trainer and servers are different programs on the same weights. If they disagree, the policy that
 is improved is not the one that answered, and training drifts without any error; so every rollout

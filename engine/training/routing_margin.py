@@ -1,4 +1,4 @@
-"""How narrowly each token's experts were chosen.
+"""Measure by how narrow a margin each token's experts were chosen.
 
 Top-k routing is a step function: where the last chosen and the first left-out expert have almost
 the same score, two correct programs may choose differently for no more than rounding, and the

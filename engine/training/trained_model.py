@@ -1,4 +1,4 @@
-"""The model that is trained, with its head, its gradient buffers and its optimizer."""
+"""The trained model: megatron's chunks with a head, gradient buffers and optimizer."""
 
 from __future__ import annotations
 

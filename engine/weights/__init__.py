@@ -1,1 +1,1 @@
-"""Weights on their way from the trainer to the servers."""
+"""Stored weights: read, map, load, stream, export, push to servers."""

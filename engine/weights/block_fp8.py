@@ -1,4 +1,4 @@
-"""Weights in FP8 with one scale for each block, as DeepSeek-V3 is published.
+"""Quantise and dequantise weights in FP8 with one scale for each block, as DeepSeek-V3's are.
 
 A checkpoint then holds ``NAME`` in float8_e4m3fn and ``NAME_scale_inv`` in float32; in spite of its
 name the latter is what to multiply by. Sources: README_WEIGHTS.md of DeepSeek-V3, FP8 weight

@@ -1,4 +1,4 @@
-"""The cut of a model into buckets: which tensors travel together, and to which rank."""
+"""Plan buckets: which tensors travel together, and to which rank."""
 
 from __future__ import annotations
 

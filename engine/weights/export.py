@@ -1,4 +1,4 @@
-"""The policy's weights as a Hugging Face folder, for servers and for people."""
+"""Export a model's weights as a Hugging Face folder, several ranks writing side by side."""
 
 from __future__ import annotations
 

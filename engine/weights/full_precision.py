@@ -1,4 +1,4 @@
-"""Plain tensors in the place of FP8 parameters, for what cuts, copies or fills weights."""
+"""Put plain tensors in the place of FP8 parameters, for what cuts, copies or fills weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Hugging Face model folder, read and written: ``config.json`` and safetensors files."""
+"""Read and write Hugging Face model folders: ``config.json`` and safetensors files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loading a Hugging Face folder into the parameters that this rank holds."""
+"""Load a Hugging Face folder into the parameters that this rank holds."""
 
 from __future__ import annotations
 

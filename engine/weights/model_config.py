@@ -1,4 +1,4 @@
-"""The ``config.json`` of a model in memory, which need not be that of the folder it came from."""
+"""Derive the ``config.json`` of a model in memory, with its head, from its source's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A safetensors file written tensor by tensor.
+"""Write a safetensors file tensor by tensor.
 
 The library's own ``save_file`` wants all tensors of a file in memory. The format is simple enough
 (https://github.com/huggingface/safetensors, "Format"): the header's length as eight bytes, little

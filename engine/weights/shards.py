@@ -1,4 +1,4 @@
-"""This rank's parameters as pieces of layout-independent tensors.
+"""Describe this rank's parameters as pieces of layout-independent tensors.
 
 megatron describes each parameter by a :class:`ShardedTensor`: the checkpoint key of the whole
 tensor, its shape, and where this rank's piece lies in it. Loading, exporting and comparing weights

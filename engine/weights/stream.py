@@ -1,4 +1,4 @@
-"""A model's weights under Hugging Face names, a bucket at a time: nobody holds the whole model."""
+"""Stream a model's weights under Hugging Face names, one bucket at a time."""
 
 from __future__ import annotations
 

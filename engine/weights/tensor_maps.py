@@ -1,4 +1,4 @@
-"""The weight rules of a family, written out for what a folder holds."""
+"""Write out a family's weight rules for what a folder holds."""
 
 from __future__ import annotations
 

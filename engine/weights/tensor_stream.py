@@ -1,4 +1,4 @@
-"""A model's whole tensors, a bucket at a time, whatever the layout.
+"""Stream a model's whole megatron tensors, one bucket at a time, whatever the layout.
 
 Who holds what does not change during a run, so it is exchanged once; after that tensor data alone
 moves: for each bucket every rank that holds pieces of it sends them to the bucket's rank in one

@@ -1,1 +1,1 @@
-"""Heads: what hidden states of the last pipeline stage become."""
+"""Heads: from hidden states of the last pipeline stage to what a loss is made of."""

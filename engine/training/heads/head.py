@@ -1,4 +1,4 @@
-"""What a trained model ends in: from hidden states to the numbers that a loss is made of."""
+"""Interface of heads: from hidden states to the numbers that a loss is made of."""
 
 from __future__ import annotations
 

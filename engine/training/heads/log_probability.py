@@ -1,4 +1,4 @@
-"""Log-probability and entropy of each token from hidden states, without the logits of a whole row.
+"""Compute log-probability and entropy of each token in chunks, without a row's whole logits.
 
 The logits of a row are its largest tensor by far: 32,768 tokens x 151,936 words x 4 bytes are
 20 GB. Here they exist for ``chunk_tokens`` tokens and this rank's words at a time: the forward pass

@@ -1,4 +1,4 @@
-"""The passes over a chunk's logits as Triton kernels: each reads them once.
+"""Triton kernels of the passes over a chunk's logits: each reads them once.
 
 In plain torch every operation goes over the whole chunk [t, V / tp] in the GPU's memory: some
 twelve times forward and thirteen backward, which takes longer than the output layer's products.

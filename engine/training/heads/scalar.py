@@ -1,4 +1,4 @@
-"""The head of a sequence classification model with one label: one number a sample.
+"""Head of a sequence classification model with one label: one number a sample.
 
 The number is the score layer's (linear, hidden -> 1, no bias) at the last real token that a sample
 has in its row, as in transformers' ``*ForSequenceClassification``: a reward model's reward.

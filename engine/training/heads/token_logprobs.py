@@ -1,4 +1,4 @@
-"""The head of a language model: two numbers a token, log-probability and entropy."""
+"""Head of a language model: log-probability and entropy of each token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ways of giving the servers new weights; each is a file with a class that is a WeightPush."""
+"""Pushes: ways of giving the servers new weights, one file each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The weights go through a folder: the trainer writes it, and every server loads it."""
+"""Push weights through a folder: the trainer writes it, and every server loads it."""
 
 from __future__ import annotations
 

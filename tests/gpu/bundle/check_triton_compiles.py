@@ -30,7 +30,7 @@ from torch import Tensor  # noqa: E402
 
 
 def logits() -> None:
-    """The kernels of engine.training.heads.log_probability, as it launches them forward and backward."""
+    """Compile the kernels of engine.training.heads.log_probability, forward and backward."""
     from engine.training.heads import logit_kernels
 
     tokens, words = 8, 151936

@@ -1,4 +1,4 @@
-"""Three updates of a small model in one layout: what every rank of a pool runs."""
+"""Make three updates of a small model in one layout, on every rank of a pool."""
 
 from __future__ import annotations
 

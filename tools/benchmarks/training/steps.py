@@ -1,4 +1,4 @@
-"""Some training steps on a rank of a pool, with their seconds and their memory."""
+"""Time training steps on a rank of a pool, and measure their memory."""
 
 from __future__ import annotations
 
