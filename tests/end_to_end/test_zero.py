@@ -93,6 +93,21 @@ def test_two_starts_from_the_same_rollouts_give_the_same_weights(base, finished,
     assert final_weights(again) == final_weights(finished)
 
 
+def test_another_algorithm_gives_the_same_weights_twice_from_the_same_rollouts(
+    base, finished, tmp_path
+):
+    made = []
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        for kind in ("rollouts", "evaluations"):
+            shutil.copytree(finished / kind / "000000", folder / kind / "000000")
+        command = zero_command(base, folder, "algorithm.name=dapo", "steps=1", "minibatches=1")
+        subprocess.run(command, check=True, timeout=300)
+        made.append(final_weights(folder))
+    assert made[0] == made[1]
+    assert made[0] != (finished.parent / "base/model/model.safetensors").read_bytes()
+
+
 def test_one_override_runs_another_layout_with_the_same_numbers(base, tmp_path):
     """The other layouts are fed the first one's rollouts; their parity gates hold at every push.
 
