@@ -72,6 +72,9 @@ def launch(arguments: Sequence[str]) -> int:
         return 0
     check_machine(config)
     run_folder.lock(run_dir)
+    if result.is_complete(parsed.recipe, config):  # meanwhile, by the launcher that had the lock
+        _say(f"run folder {run_dir} is complete already: nothing to start")
+        return 0
     file = run_dir / "config.yaml"
     roles = recipe.roles(config)
     gpus = count_gpus() if any(role.gpus for role in roles) else 0

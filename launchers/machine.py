@@ -6,10 +6,10 @@ from typing import Any
 
 
 def count_gpus() -> int:
-    """Return how many GPUs this machine has."""
+    """Return how many GPUs torch can compute on here."""
     import torch
 
-    return int(torch.cuda.device_count())
+    return int(torch.cuda.device_count()) if torch.cuda.is_available() else 0
 
 
 def check_machine(config: Any) -> None:

@@ -55,7 +55,7 @@ def place(
                 count=role.count,
                 local_index=index,
                 devices=_devices(role, index, first_gpu[role.name]) if gpus else (),
-                shares_devices=role.shares_gpus_with is not None,
+                shares_devices=_shares(role, roles),
                 addresses=addresses,
             ).as_environment(),
             console=role.console and index == 0,
@@ -80,17 +80,30 @@ def _devices(role: Role, index: int, first: int) -> tuple[int, ...]:
     return tuple(range(begin, begin + role.gpus))
 
 
+def _shares(role: Role, roles: Sequence[Role]) -> bool:
+    """Return whether another role computes on the GPUs of ``role``, too."""
+    others = {other.shares_gpus_with for other in roles}
+    return role.shares_gpus_with is not None or role.name in others
+
+
 def _first_gpus(roles: Sequence[Role], available: int) -> dict[str, int]:
-    """Return the first GPU of each role: trainers get the first ones, then the others in order."""
-    owners = sorted(roles, key=lambda role: (role.name != "trainer", role.shares_gpus_with or ""))
+    """Return the first GPU of each role: trainers get the first ones, then the others in order.
+
+    A role whose GPUs others share is given as many as the largest of them needs.
+    """
+    owners = [role for role in roles if role.shares_gpus_with is None]
+    sharing = [role for role in roles if role.shares_gpus_with is not None]
+    named = {role.name for role in owners}
+    for role in sharing:
+        if role.shares_gpus_with not in named:
+            raise RunError(f"role {role.name}: no role {role.shares_gpus_with} has GPUs to share")
     first: dict[str, int] = {}
     needed = 0
-    for role in owners:
-        if role.shares_gpus_with is not None:
-            first[role.name] = first[role.shares_gpus_with]
-        else:
-            first[role.name], needed = needed, needed + role.count * role.gpus
-    needed = max([needed, *(first[r.name] + r.count * r.gpus for r in roles)])
+    for role in sorted(owners, key=lambda role: role.name != "trainer"):
+        first[role.name] = needed
+        together = [role, *(other for other in sharing if other.shares_gpus_with == role.name)]
+        needed += max(each.count * each.gpus for each in together)
+    first |= {role.name: first[str(role.shares_gpus_with)] for role in sharing}
     if available and needed > available:
         raise RunError(_too_few(roles, needed, available))
     return first

@@ -3,7 +3,7 @@
     python -m launchers.local recipes.base recipes/configs/quickstart/base.yaml [key=value ...]
 
 RUN_DIR/model is the result, a Hugging Face folder, and RUN_DIR/prompts the problems for
-reinforcement learning. Both are kept: a second start finds them made.
+reinforcement learning. Both are kept: a second start makes nothing again.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def train(run: Run[Config]) -> None:
         raise RunError(
             f"gate.min_probability: the base gets through a full trace with probability "
             f"{probability:.3f}, {config.gate.min_probability} is asked; give its first stage more "
-            f"steps, or take another seed"
+            f"steps, or take another seed, in another run_dir"
         )
     if run.is_first_rank:
         write_prompt_sets(
@@ -114,7 +114,8 @@ def train(run: Run[Config]) -> None:
             held_out=config.prompts.held_out,
             seed=config.seed,
         )
-    run.finish(model, config.steps, {"gate_probability": probability})
+    figures = {"gate_probability": probability}
+    run.finish(model, config.steps, figures, template="plain")
 
 
 if __name__ == "__main__":

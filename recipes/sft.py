@@ -9,6 +9,7 @@ are configurations of it: recipes/configs/paper/.
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -30,7 +31,11 @@ class Config(RunConfig):
     """Supervised fine-tuning on conversations; the loss is of answers only."""
 
     data: SftDataConfig = Field(description="the conversations")
-    epochs: int = Field(ge=1, description="how often each conversation is learned")
+    epochs: int = Field(
+        ge=1,
+        description="how often each conversation is learned; what the last update still lacks is "
+        "taken from one more epoch",
+    )
     batch_size: int = Field(ge=1, description="samples of one update, on all ranks")
     optimizer: OptimizerConfig = Field(description="AdamW and its learning rate")
     validation_every: int = Field(
@@ -57,10 +62,10 @@ def roles(config: Config) -> list[Role]:
 def train(run: Run[Config]) -> None:
     """Learn the answers in an order that is shuffled anew in every epoch."""
     config = run.config
+    data = run.data.conversations(config.data, config.model)
+    total = ceil(config.epochs * len(data.train.tokens) / config.batch_size)
     model = run.trained_model(config.optimizer)
     run.resume(model)
-    data = run.data.conversations(config.data, run.source.path)
-    total = -(-config.epochs * len(data.train.tokens) // config.batch_size)
     batches = run.data.shuffled(config.loading, data.train, config.batch_size)
     for step in run.steps(total, config.record_every):
         if data.validation is not None and step.number % config.validation_every == 0:

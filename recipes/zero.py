@@ -39,9 +39,11 @@ class Config(RunConfig):
     minibatches: int = Field(
         1, ge=1, description="updates per rollout; each sees its own share of the samples"
     )
-    reference: ReferenceConfig = Field(description="what the KL term holds the policy near")
+    reference: ReferenceConfig = Field(
+        description="the frozen copy of the policy that the KL term compares it with"
+    )
     evaluation: EvaluationConfig = Field(description="measuring on held-out problems")
-    parity: ParityConfig = Field(description="trainer and sampler must mean the same model")
+    parity: ParityConfig = Field(description="largest difference of trainer and sampler")
     monitoring: MonitoringConfig = Field(description="full samples shown in TensorBoard")
 
     @field_validator("rollout", "servers", "minibatches")

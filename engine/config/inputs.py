@@ -7,7 +7,7 @@ A configuration can be loaded, printed and compared where its files do not exist
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
@@ -16,6 +16,9 @@ from pydantic import AfterValidator, BaseModel, ValidationError, ValidationInfo
 from engine.config.layout import LayoutConfig
 from engine.config.model_fit import check_fit
 from engine.config.model_sizes import model_sizes
+
+CHOSEN = "chosen"
+"""Field of ``engine.config.choice`` whose keys stand a level above it in a file."""
 
 CHECK_INPUTS = {"check_inputs": True}
 """The validation context in which input files are looked at."""
@@ -54,13 +57,23 @@ def input_paths(config: BaseModel, above: str = "") -> dict[str, Path]:
     """Return the files and folders that ``config`` reads, by dotted key; lists by position."""
     found: dict[str, Path] = {}
     for name, field in type(config).model_fields.items():
-        value, key = getattr(config, name), f"{above}{name}"
+        value = getattr(config, name)
+        key = f"{above}{name}" if name != CHOSEN else above.rstrip(".")
         if isinstance(value, BaseModel):
             found |= input_paths(value, f"{key}.")
+        elif isinstance(value, Mapping):
+            for each, below in value.items():
+                if isinstance(below, BaseModel):
+                    found |= input_paths(below, f"{key}.{each}.")
         elif _is_input(field.metadata) and isinstance(value, Path):
             found[key] = value
-        elif isinstance(value, list | tuple) and _is_input(_of_entries(field.annotation)):
-            found |= {f"{key}.{n}": path for n, path in enumerate(value)}
+        elif isinstance(value, list | tuple):
+            is_input = _is_input(_of_entries(field.annotation))
+            for number, entry in enumerate(value):
+                if isinstance(entry, BaseModel):
+                    found |= input_paths(entry, f"{key}.{number}.")
+                elif is_input:
+                    found[f"{key}.{number}"] = entry
     return found
 
 

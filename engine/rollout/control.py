@@ -1,13 +1,13 @@
 """Exchange a few words between trainer and sampler over a ``torch.distributed.TCPStore``.
 
-Trainer rank 0 hosts the store at ``R1_CONTROL`` (host:port); a new run starts with an empty one.
-Data never goes this way: samples travel through the rollout store, weights through a push.
+Trainer rank 0 hosts the store at an address (host:port) that the launcher has chosen; a new run
+starts with an empty one. Data never goes this way: samples travel through the rollout store,
+weights through a push.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import queue
 import socket
 import threading
@@ -143,17 +143,6 @@ class Control:
                 f"({_first(error)})"
             ) from None
         return answer  # type: ignore[return-value]
-
-
-def control_address() -> str:
-    """Return ``R1_CONTROL`` of this process's environment, which the launcher has set.
-
-    Raises:
-        RunError: it is not set.
-    """
-    if not (address := os.environ.get("R1_CONTROL")):
-        raise RunError("R1_CONTROL is not set: expected host:port of trainer rank 0's store")
-    return address
 
 
 def _parse(address: str) -> tuple[str, int]:

@@ -12,12 +12,12 @@ from engine.platform.files import replace_json, replace_text
 GENERATION, TEMPLATE = "generation_config.json", "chat_template.jinja"
 
 
-def complete(folder: Path, template: str) -> None:
+def complete(folder: Path, template: str | None) -> None:
     """Write what other programs look for and the source folder did not have.
 
     Args:
         folder: weights, config.json and tokenizer are there.
-        template: name of the prompt template that the model knows.
+        template: name of the prompt template that the model knows; None: no chat template.
 
     Raises:
         RunError: a file cannot be written.

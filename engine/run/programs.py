@@ -31,8 +31,8 @@ def run_trainer(config: Any, placement: Placement, train: Callable[[Run[Any]], N
     from engine.parallel.groups import process_groups  # these import megatron, so only now
     from engine.run.run import Run
 
-    with process_groups(config.layout, config.seed):
-        train(Run(config, placement))
+    with process_groups(config.layout, config.seed), Run(config, placement) as run:
+        train(run)
 
 
 def become_server(config: Any, placement: Placement) -> None:

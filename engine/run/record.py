@@ -56,7 +56,7 @@ class Record:
             self.say(f"going on from the checkpoint of step {self._first_step}")
 
     def step(self, step: Step, every: int) -> None:
-        """Write the line of ``step`` if it is one of every ``every``, the last, or has one."""
+        """Write a line for every ``every``-th step, for the last, and where ``has_line`` is set."""
         self._tokens += step.tokens
         self._steps += 1
         done = step.number + 1

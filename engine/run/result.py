@@ -5,7 +5,8 @@ It is written last, so its presence says that the run is finished and RUN_DIR/mo
 
 from __future__ import annotations
 
-import json
+import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from engine.platform.files import replace_json
 RESULT, MODEL = "result.json", "model"
 """In a run's folder: the file, and the Hugging Face folder of what it made."""
 
-_CHANGES_NOTHING = frozenset({"run_dir", "loading", "checkpoint", "monitoring"})
-"""Sections that change nothing of what a run makes."""
+_CHANGES_NOTHING = re.compile(
+    r"run_dir|(loading|checkpoint|monitoring|servers)\..*|.*_seconds|record_every|validation_every"
+)
+"""Keys that change nothing of what a run makes: where, how fast, what is shown, waits."""
 
 
 def write_result(
@@ -28,7 +31,7 @@ def write_result(
     config: BaseModel,
     steps: int,
     digests: Mapping[str, str],
-    figures: Mapping[str, Any],
+    figures: Mapping[str, float],
 ) -> None:
     """Write the result of a finished run into its folder.
 
@@ -36,7 +39,8 @@ def write_result(
         recipe: module of the recipe.
         steps: training steps that were made.
         digests: of the inputs, by configuration key, and of the model under ``made``.
-        figures: of the last evaluation, or whatever the recipe measures itself by.
+        figures: of the last evaluation, or whatever the recipe measures itself by; what is not
+            finite becomes null.
 
     Raises:
         RunError: the file cannot be written.
@@ -51,13 +55,22 @@ def write_result(
         "model": {"path": MODEL, "blake3": digests["made"]},
         "steps": steps,
         "inputs": inputs,
-        "evaluation": dict(figures),
+        "evaluation": {
+            name: value if math.isfinite(value) else None for name, value in figures.items()
+        },
         "config": config.model_dump(mode="json"),
     }
     replace_json(run_dir / RESULT, content)
 
 
-def read_result(run_dir: Path) -> dict[str, Any] | None:
+class Result(BaseModel):
+    """What of result.json is read again; ``config`` is the run's."""
+
+    recipe: str
+    config: dict[str, Any]
+
+
+def read_result(run_dir: Path) -> Result | None:
     """Return the result of the run in ``run_dir``; None while it is not finished.
 
     Raises:
@@ -65,31 +78,54 @@ def read_result(run_dir: Path) -> dict[str, Any] | None:
     """
     file = run_dir / RESULT
     try:
-        content: dict[str, Any] = json.loads(file.read_text())
+        return Result.model_validate_json(file.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise RunError(f"run_dir: {file} cannot be read: {error}; remove it to go on") from None
-    return content
 
 
 def is_complete(recipe: str, config: Any) -> bool:
-    """Return whether the run of ``config`` is finished; a longer one goes on from where it ended.
+    """Return whether the run of ``config`` is finished.
+
+    One that asks for more ``steps`` is not: it goes on from where it ended.
 
     Raises:
         RunError: the folder holds the finished run of another recipe or configuration.
     """
     if (found := read_result(config.run_dir)) is None:
         return False
-    wanted = config.model_dump(mode="json")
-    made = found.get("config", {})
-    keys = [k for k in wanted if k not in _CHANGES_NOTHING and wanted[k] != made.get(k)]
-    if found.get("recipe") == recipe and keys == ["steps"] and wanted["steps"] > made["steps"]:
+    made, wanted = _leaves(found.config), _leaves(config.model_dump(mode="json"))
+    # A key that the older result does not have is of a later version of the recipe.
+    keys = [key for key in made if made[key] != wanted.get(key) and not _changes_nothing(key)]
+    same_recipe = found.recipe == recipe
+    if same_recipe and keys == ["steps"] and wanted["steps"] > made["steps"]:
         return False
-    other = keys if found.get("recipe") == recipe else ["recipe"]
-    if other:
+    if keys or not same_recipe:
+        other = ", ".join(keys) if same_recipe else "recipe"
         raise RunError(
-            f"run_dir: {config.run_dir} holds a finished run with another {', '.join(other)}; "
-            "choose another run_dir or remove that one"
+            f"run_dir: {config.run_dir} holds a finished run with another {other}; choose another "
+            "run_dir or remove that one"
         )
     return True
+
+
+def forget_result(run_dir: Path) -> None:
+    """Remove what says that the run in ``run_dir`` is finished."""
+    for name in (RESULT, "summary.json", "report.html"):
+        (run_dir / name).unlink(missing_ok=True)
+
+
+def _leaves(config: Any, path: str = "") -> dict[str, Any]:
+    """Return the values of a configuration by dotted key; lists are values."""
+    if not isinstance(config, dict):
+        return {path: config}
+    return {
+        key: value
+        for name, below in config.items()
+        for key, value in _leaves(below, f"{path}.{name}".lstrip(".")).items()
+    }
+
+
+def _changes_nothing(key: str) -> bool:
+    return _CHANGES_NOTHING.fullmatch(key) is not None

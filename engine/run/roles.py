@@ -109,7 +109,11 @@ def servers(config: ServersConfig) -> Role:
 
 
 def sampler() -> Role:
-    """Return the one process that asks the servers for groups and has them rewarded."""
+    """Return the one process that asks the servers for groups and has them rewarded.
+
+    The run's configuration has the keys ``model``, ``seed``, ``steps``, ``prompts``, ``rollout``,
+    ``servers``, ``rewards`` and ``evaluation``.
+    """
 
     def program(config: Any, placement: Placement) -> None:
         from engine.run.programs import run_sampler

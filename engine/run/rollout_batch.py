@@ -61,8 +61,8 @@ class RolloutBatch:
 
     Attributes:
         samples: the whole rollout.
-        trained: those of its samples that are trained on: of the groups that the algorithm accepts,
-            or all where it accepts none.
+        trained: those of its samples that are trained on: of the groups that the algorithm accepts.
+            Where it accepts none all are, with advantages of 0: only a KL term can move the policy.
         minibatches: in the order they are trained on.
         groups: how many there are.
         zero_variance_groups: groups whose rewards are all equal.
@@ -100,10 +100,18 @@ class RolloutBatch:
             groups = torch.tensor([sample.group for sample in samples])
             self.groups = len(groups.unique())
             self.zero_variance_groups = zero_variance_groups(rewards, groups)
-            kept = _accepted(algorithm, rewards, groups)
+            accepted = _accepted(algorithm, rewards, groups)
+            kept = accepted or list(range(len(samples)))
             self.trained = [samples[i] for i in kept]
             self.minibatches = self._pack(
-                rewards[kept], groups[kept], packing, minibatches, max_length, seed, device
+                rewards[kept],
+                groups[kept],
+                packing,
+                minibatches,
+                max_length,
+                seed,
+                device,
+                accepted=bool(accepted),
             )
 
     def _pack(
@@ -115,12 +123,16 @@ class RolloutBatch:
         max_length: int,
         seed: int,
         device: torch.device | str | int,
+        *,
+        accepted: bool,
     ) -> list[RolloutMinibatch]:
         trained, algorithm = self.trained, self._algorithm
         lengths = [len(sample.tokens) for sample in trained]
         count = min(minibatches, len(trained))
         shaped = algorithm.shaped_rewards(rewards, torch.tensor(lengths), max_length)
         advantages = algorithm.advantages(shaped, groups)
+        if not accepted:
+            advantages = torch.zeros_like(advantages)
         sizes = BatchSizes(len(trained), sum(lengths), count, max_length)
         parts = build_minibatches(
             [(sample.prompt_tokens, sample.tokens) for sample in trained],
@@ -197,12 +209,12 @@ class RolloutBatch:
 
 
 def _accepted(algorithm: Algorithm, rewards: Tensor, groups: Tensor) -> list[int]:
-    """Return the samples of the groups that ``algorithm`` accepts; all where it accepts none."""
+    """Return the samples of the groups that ``algorithm`` accepts."""
     accepted = {
         int(group): algorithm.accepts(rewards[groups == group]) for group in groups.unique()
     }
     kept = [i for i, group in enumerate(groups.tolist()) if accepted[group]]
-    return kept or list(range(len(groups)))
+    return kept
 
 
 def _compare(row: RolloutRow, behind_tie: Tensor) -> Comparison:

@@ -17,16 +17,18 @@ from engine.checkpoint.checkpoints import Checkpoints
 from engine.checkpoint.training_state import TrainingState
 from engine.config.model_sizes import model_sizes
 from engine.config.trainer import OptimizerConfig, ReferenceConfig
+from engine.errors import RunError
 from engine.models.gpt import MtpMode
 from engine.models.transformer_config_args import kernels_of
 from engine.monitoring.phases import Phases
 from engine.parallel.rank_map import rank_map
+from engine.platform.closing import Closing
 from engine.platform.kernels import line as kernel_line
-from engine.run.digests import folder_digest, input_digests
+from engine.run.digests import digest_of, input_digests
 from engine.run.model_folder import complete
 from engine.run.placement import Placement
 from engine.run.record import Record
-from engine.run.result import MODEL, RESULT, write_result
+from engine.run.result import MODEL, forget_result, write_result
 from engine.run.run_config import RunConfig
 from engine.run.step import Step
 from engine.run.training_data import TrainingData, sum_over_ranks
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound=RunConfig)
 
 
-class Run(Generic[C]):
+class Run(Closing, Generic[C]):
     """One run on one trainer rank. Every method is called by all ranks at the same point.
 
     Attributes:
@@ -66,8 +68,6 @@ class Run(Generic[C]):
         self.data = TrainingData(config, self.first_step)
         self._source = HuggingFaceFolder(config.model) if config.model.is_dir() else None
         self._inputs = input_digests(config)
-        if self.is_first_rank:  # a finished run goes on for more steps: it is not finished now
-            (config.run_dir / RESULT).unlink(missing_ok=True)
         self._model: TrainedModel | None = None
         self._reference: Reference | None = None
 
@@ -143,7 +143,7 @@ class Run(Generic[C]):
     def reference(self, model: TrainedModel, config: ReferenceConfig) -> Reference:
         """Build the frozen copy of ``model`` that a KL term holds it near."""
         reference = Reference(
-            self.source.config,
+            model.config,
             self.config.layout,
             self.config.training,
             offload=config.offload,
@@ -162,23 +162,39 @@ class Run(Generic[C]):
 
     @property
     def _state(self) -> TrainingState:
-        assert self._model is not None, "resume() comes before steps()"
+        assert self._model is not None
         frozen = self._reference.chunks if self._reference is not None else ()
         return TrainingState(self._model.chunks, self._model.optimizer, frozen)
 
     def steps(self, total: int, record_every: int = 1) -> Iterator[Step]:
         """Yield every step from the first to ``total`` - 1; record and save each when it is over.
 
+        When the last step is over, its checkpoint is whole.
+
         Args:
             record_every: steps between two lines of the record; the last step has one anyway.
+
+        Raises:
+            RunError: the run has made more steps already.
+            ValueError: :meth:`resume` was not called before.
         """
+        if self._model is None:
+            raise ValueError("resume() comes before steps(): checkpoints have to hold a model")
+        if self.first_step > total:
+            raise RunError(
+                f"run_dir: {self.config.run_dir} has a checkpoint of step {self.first_step}, more "
+                f"than the {total} steps that are asked for; choose another run_dir"
+            )
         self.record.start(total)
         self.phases.take()  # the start belongs to no step
         for number in range(self.first_step, total):
+            if number == self.first_step and self.is_first_rank:
+                forget_result(self.config.run_dir)  # of a shorter run, which goes on now
             step = Step(number, total)
             yield step
             self.record.step(step, record_every)
             self._checkpoint(number + 1, last=number + 1 == total)
+        self.checkpoints.finish()
 
     def _checkpoint(self, step: int, *, last: bool) -> None:
         with self.phases("checkpoint"):
@@ -190,7 +206,11 @@ class Run(Generic[C]):
                 self.checkpoints.save(step, self._state, progress)
 
     def finish(
-        self, model: TrainedModel, steps: int, figures: Mapping[str, Any], template: str = "plain"
+        self,
+        model: TrainedModel,
+        steps: int,
+        figures: Mapping[str, Any],
+        template: str | None = None,
     ) -> None:
         """Write RUN_DIR/model and, last, RUN_DIR/result.json.
 
@@ -200,18 +220,23 @@ class Run(Generic[C]):
             template: name of the prompt template that the model was trained with; it becomes the
                 folder's chat template where the model has none of its own.
         """
-        self.checkpoints.finish()
         folder = self.config.run_dir / MODEL
         Exporter(model.chunks, self.source).export(folder)
         if self.is_first_rank:
             complete(folder, template)
         dist.barrier()
-        made = folder_digest(folder)
+        made = digest_of(folder)
         if self.is_first_rank:
-            shutil.rmtree(self.config.run_dir / "weights", ignore_errors=True)  # model/ is the last
+            # The last push has the weights that model/ has.
+            shutil.rmtree(self.config.run_dir / "weights", ignore_errors=True)
             digests = {**self._inputs, "made": made}
             write_result(self.placement.recipe, self.config, steps, digests, figures)
+            for name, value in figures.items():
+                self.record.say(f"{name}: {value:.4g}")
             self.record.say(f"model in {folder}")
-        self.record.close()
-        self.data.close()
         dist.barrier()  # rank 0 hosts stores that the others use: all leave together
+
+    def close(self) -> None:
+        """Stop loading ahead, and close the record's files."""
+        self.data.close()
+        self.record.close()

@@ -101,7 +101,7 @@ class Sampling:
             return self._rollouts.samples(number)
 
     def check_parity(self, compared: Comparison, step: Step) -> None:
-        """Pass silently if trainer and sampler mean the same model.
+        """Pass silently if trainer and sampler agree on the sampled tokens' log-probabilities.
 
         Args:
             compared: what ``RolloutBatch.fill_old_logprobs`` found.

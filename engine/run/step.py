@@ -18,11 +18,11 @@ class Step:
 
     Attributes:
         scalars: what has been logged, by metric name.
-        tokens: that it counts for the speed.
+        tokens: tokens by which the record computes its speed.
         expert_load: share of tokens of each expert, by layer number.
         work: its FLOPs, where they are known.
         samples: shown as text in TensorBoard.
-        has_line: whether it gets a line of the record, although not every step does.
+        has_line: whether it gets a line of the record even where only every n-th step does.
     """
 
     number: int
@@ -48,7 +48,8 @@ class Step:
 
         Args:
             updates: what ``TrainedModel.update`` returned, for each minibatch.
-            tokens: real tokens of all samples, for the speed.
+            tokens: by which the record computes tokens per second: response tokens of a rollout,
+                real tokens of a batch of documents.
             scalars: by metric name; ``rate`` stands for the learning rate.
         """
         for name in updates[0] if updates else ():

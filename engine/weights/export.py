@@ -68,40 +68,38 @@ class Exporter:
         Raises:
             RunError: a rank cannot write there; the same sentence on all ranks.
         """
-        partial = folder.with_name(folder.name + ".partial")
         first = dist.get_rank() == 0
         try:
-            _agreed(folder, lambda: self._begin(partial, durable) if first else None)
-            _agreed(folder, lambda: self._write_shards(partial, durable))
-            _agreed(folder, lambda: _put_in_place(partial, folder) if first else None)
+            _agree(folder, _attempt(lambda: self._begin(folder, durable)) if first else None)
+            _agree(folder, self._write_shards(partial_of(folder), durable))
+            finish = partial(folder_swap.finish, folder, durable=durable)
+            _agree(folder, _attempt(finish) if first else None)
         except RunError:
             if first:  # no rank writes any more
-                shutil.rmtree(partial, ignore_errors=True)
+                folder_swap.give_up(folder)
             dist.barrier()
             raise
 
-    def _begin(self, partial: Path, durable: bool) -> None:
+    def _begin(self, folder: Path, durable: bool) -> None:
         """Make the folder, with everything but the shards."""
-        if partial.exists():
-            shutil.rmtree(partial)
-        partial.mkdir(parents=True)
+        folder_swap.begin(folder)
         tensors = {self._name(bucket): self.stream.describe(bucket) for bucket in self._plan}
         sizes = [(d.dtype, d.bytes) for named in tensors.values() for d in named.values()]
         config = plain_config(self._config, sizes)
+        partial = partial_of(folder)
         copy_companions(self._source, partial, config, durable=durable)
         write_index(partial, tensors, sum(size for _, size in sizes), durable=durable)
 
-    def _write_shards(self, partial: Path, durable: bool) -> None:
-        """Write the shards that come to this rank."""
-        failure: OSError | None = None
+    def _write_shards(self, partial: Path, durable: bool) -> str | None:
+        """Write the shards that come to this rank; return why it could not, None if it could.
+
+        After a failure it goes on to take its buckets: the others need this rank's pieces.
+        """
+        failure: str | None = None
         for bucket, tensors in self.stream.buckets(self._limit):
-            if failure is None:  # else only take part: the others need this rank's pieces
-                try:
-                    self._write(partial / self._name(bucket), bucket, tensors, durable)
-                except OSError as error:
-                    failure = error
-        if failure is not None:
-            raise failure
+            if failure is None:
+                write = partial_write
+        return failure
 
     def _write(self, file: Path, bucket: Bucket, tensors: NamedTensors, durable: bool) -> None:
         with SafetensorsWriter(file, self.stream.describe(bucket)) as writer:

@@ -121,7 +121,8 @@ def test_one_override_runs_another_layout_with_the_same_numbers(base, tmp_path):
         command = zero_command(base, other, f"layout.{key}=2")
         subprocess.run(command, check=True, timeout=300)
         assert json.loads((other / "environment.json").read_text())["layout"][key] == 2
-        for ours, theirs in zip(read_metrics(other / "metrics.jsonl"), expected, strict=False):
+        found = read_metrics(other / "metrics.jsonl")[:STEPS]
+        for ours, theirs in zip(found, expected, strict=True):
             assert ours["parity/max_logprob_difference"] < 1e-4
             for name in ("training/kl", "training/entropy", "training/gradient_norm"):
                 assert ours[name] == pytest.approx(theirs[name], rel=1e-2), (key, name)
@@ -153,7 +154,8 @@ def test_finished_groups_of_a_killed_rollout_are_not_sampled_again(base, tmp_pat
     first.send(signal.SIGKILL)
     first.wait(limit=10)
     assert_nothing_left(run_dir, limit=10)
-    kept = {path.name: path.read_bytes() for path in groups.glob("*.parquet")}
+    kept = [path.name for path in groups.glob("*.parquet")]
+    assert kept
 
     store = RolloutStore(run_dir / "rollouts")
     second = launch(zero_command(base, run_dir, many, "rollout.max_new_tokens=90"))

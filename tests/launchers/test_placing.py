@@ -83,6 +83,24 @@ def test_shared_gpus_are_the_trainers():
     assert devices(placed(server(shared=True), trainer(), gpus=4), "server") == [[0, 1], [2, 3]]
 
 
+def test_both_sides_know_that_they_share(monkeypatch):
+    processes = placed(server(shared=True), trainer(), Role("judge", nothing, gpus=1), gpus=5)
+    shared = {p.name: placement(p, monkeypatch).shares_devices for p in processes}
+    assert shared["server-0"] and shared["trainer-3"] and not shared["judge-0"]
+
+
+def test_a_role_gets_as_many_gpus_as_the_largest_that_shares_them():
+    judge = Role("judge", nothing, count=1, gpus=2)
+    processes = placed(trainer(2), server(shared=True), judge, gpus=6)
+    assert devices(processes, "server") == [[0, 1], [2, 3]]
+    assert devices(processes, "judge") == [[4, 5]]
+
+
+def test_gpus_of_a_role_that_is_not_there_cannot_be_shared():
+    with pytest.raises(RunError, match="role server: no role trainer has GPUs to share"):
+        placed(server(shared=True), gpus=4)
+
+
 def test_without_gpus_nobody_gets_any():
     processes = placed(server(), trainer(), gpus=0)
     assert devices(processes, "server") == [[], []]

@@ -47,7 +47,7 @@ def test_it_works_from_anywhere_with_the_run_folder_of_the_caller(clone: Path, t
     assert "<recipes.base>" in base
     assert f"<seed=2><run_dir={made}>" in base
     assert "<recipes.zero>" in zero
-    assert f"<seed=2><run_dir={tmp_path / 'mine'}><model={made / 'model'}>" in zero
+    assert f"<seed=2><run_dir={tmp_path / 'mine'}><model={made}>" in zero
     assert f"<prompts.held_out={made}/prompts/held_out.jsonl>" in zero
     assert f"report:       {tmp_path / 'mine'}/report.html" in lines
 

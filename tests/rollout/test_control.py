@@ -15,7 +15,7 @@ import pytest
 
 from engine.errors import RunError
 from engine.rollout import control
-from engine.rollout.control import Control, control_address
+from engine.rollout.control import Control
 
 HOST_PROGRAM = """
 import sys, time
@@ -137,14 +137,6 @@ def test_a_frozen_host_blocks_nobody_beyond_the_limit(host_process, monkeypatch)
     with pytest.raises(RunError, match="trainer rank 0 is frozen"):
         sampler.weights_version()
     assert 0.4 < time.monotonic() - start < 2
-
-
-def test_the_address_comes_from_the_environment(monkeypatch):
-    monkeypatch.setenv("R1_CONTROL", "node7:1234")
-    assert control_address() == "node7:1234"
-    monkeypatch.delenv("R1_CONTROL")
-    with pytest.raises(RunError, match="R1_CONTROL is not set"):
-        control_address()
 
 
 @pytest.mark.parametrize("address", ["", "1234", ":1234", "node:", "node:http"])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from engine.config.reader.loading import load
 from engine.errors import RunError
-from engine.run.result import RESULT, is_complete, read_result, write_result
+from engine.run.result import RESULT, is_complete, write_result
 from recipes import base, zero
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "configs" / "quickstart"
@@ -37,8 +38,7 @@ def test_a_finished_run_is_complete(recipe, tmp_path):
 
 def test_the_result_names_inputs_and_figures(tmp_path):
     finish(zero, tmp_path)
-    found = read_result(tmp_path)
-    assert found is not None
+    found = json.loads((tmp_path / RESULT).read_text())
     assert found["inputs"]["model"] == {"path": "runs/base-seed1", "blake3": "1" * 64}
     assert {"prompts.train", "prompts.held_out"} <= set(found["inputs"])
     assert found["evaluation"] == {"accuracy": 0.5}
@@ -74,6 +74,27 @@ def test_more_steps_go_on_and_fewer_are_refused(tmp_path):
 
 
 def test_a_damaged_result_is_named(tmp_path):
-    (tmp_path / RESULT).write_text("{")
-    with pytest.raises(RunError, match=str(tmp_path / RESULT)):
-        is_complete("recipes.base", config(base, tmp_path))
+    for damage in ("{", "[1]", '{"recipe": "recipes.base"}'):
+        (tmp_path / RESULT).write_text(damage)
+        with pytest.raises(RunError, match=str(tmp_path / RESULT)):
+            is_complete("recipes.base", config(base, tmp_path))
+
+
+def test_waits_ports_and_what_is_shown_are_no_part_of_what_was_made(tmp_path):
+    finish(zero, tmp_path)
+    keys = ["servers.port=30000", "rollout.wait_seconds=7", "monitoring.samples=1"]
+    assert is_complete("recipes.zero", config(zero, tmp_path, *keys))
+
+
+def test_a_key_of_a_later_version_does_not_refuse_a_finished_run(tmp_path):
+    finish(zero, tmp_path)
+    content = json.loads((tmp_path / RESULT).read_text())
+    del content["config"]["rollout"]["temperature"]
+    (tmp_path / RESULT).write_text(json.dumps(content))
+    assert is_complete("recipes.zero", config(zero, tmp_path))
+
+
+def test_a_figure_that_is_not_finite_becomes_null(tmp_path):
+    digests = {"made": "0" * 64}
+    write_result("recipes.zero", config(zero, tmp_path), 3, digests, {"loss": float("nan")})
+    assert json.loads((tmp_path / RESULT).read_text())["evaluation"] == {"loss": None}

@@ -104,9 +104,11 @@ def test_groups_that_the_algorithm_rejects_are_left_out_and_counted():
     assert made.samples == ALL
 
 
-def test_where_all_groups_are_rejected_all_are_trained_on():
-    made = batch(GROUPS[1], Dapo())
-    assert made.trained == GROUPS[1]
+def test_where_all_groups_are_rejected_nothing_pulls_on_the_policy():
+    wrong = [sample(0, 0, 30, 0.0), sample(0, 1, 29, 0.0), sample(0, 2, 3, 0.0)]
+    made = batch(wrong, Dapo())  # whose overlong punishment tells the three apart
+    assert made.trained == wrong
+    assert all((row.advantages == 0).all() for row in rows(made))
 
 
 def test_fewer_samples_than_minibatches_are_fewer_minibatches():
