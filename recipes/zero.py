@@ -39,9 +39,7 @@ class Config(RunConfig):
     minibatches: int = Field(
         1, ge=1, description="updates per rollout; each sees its own share of the samples"
     )
-    reference: ReferenceConfig = Field(
-        description="the frozen copy of the policy that the KL term compares it with"
-    )
+    reference: ReferenceConfig = Field(description="frozen copy of the policy, for the KL term")
     evaluation: EvaluationConfig = Field(description="measuring on held-out problems")
     parity: ParityConfig = Field(description="largest difference of trainer and sampler")
     monitoring: MonitoringConfig = Field(description="full samples shown in TensorBoard")
@@ -79,7 +77,7 @@ def train(run: Run[Config]) -> None:
             reference.refresh_if_due(policy, version=step.number + 1)
         sampling.push(version=step.number + 1)
         sampling.log(step, batch, updates, rate)
-    figures = sampling.finish()
+    figures = sampling.finish(run.record)
     run.finish(policy, config.steps, figures, template=config.prompts.template)
 
 

@@ -58,6 +58,9 @@ def leave_one_out_advantages(rewards: Tensor, groups: Tensor) -> Tensor:
 def global_advantages(rewards: Tensor, groups: Tensor, *, group_baseline: bool = False) -> Tensor:
     """Return (r - mean) / std over the whole rollout (REINFORCE++, arXiv 2501.03262).
 
+    Mean and standard deviation are over samples, each counted once whatever its length; the paper's
+    are over the tokens of the batch.
+
     Args:
         rewards, groups: as in :func:`group_advantages`.
         group_baseline: subtract each group's mean first ("REINFORCE++ w/ baseline"); the standard

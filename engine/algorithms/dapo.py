@@ -5,8 +5,10 @@ Yu et al., arXiv 2503.14476, eq. 8 to 13. GRPO's group-relative advantages with 
     1 / sum_i |o_i| * sum_i sum_t min(ratio_it A_i, clip(ratio_it, 1 - low, 1 + high) A_i)
 
 - clip-higher: 1 + high is farther away than 1 - low, so that unlikely tokens can become likely;
-- dynamic sampling: groups whose rewards are all equal are not trained on (``accepts``). The paper
-  samples further prompts until the batch is full again; that is not done here: the batch of a step
+- dynamic sampling: groups whose rewards are all equal are not trained on (``accepts``). Eq. 8 asks
+  that some answers of a group, but not all, are correct; here the sum of all rewards of a run is
+  compared, before the punishment below: a group that is equally correct, but not equally well
+  formatted for instance, is trained on. The paper samples further prompts until the batch is full again; that is not done here: the batch of a step
   gets smaller, and its weights are those of the samples that are left;
 - mean over tokens: a long answer weighs more than a short one. Eq. 8 averages over one group; here,
   as in the authors' code, the mean is over all tokens of the batch;
@@ -58,7 +60,10 @@ class Dapo(ClippedAlgorithm):
         return rewards - (into_cache / cache).clamp(0.0, 1.0)
 
     def accepts(self, rewards: Tensor) -> bool:
-        """Return whether the group's rewards differ: zero-variance groups have no gradient."""
+        """Return whether the group's rewards differ: zero-variance groups have no gradient.
+
+        The rewards are sums over all rewards of the run; eq. 8 looks at correctness alone.
+        """
         return bool(rewards.min() < rewards.max())
 
     def advantages(self, rewards: Tensor, groups: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ by the group's standard deviation, so that very easy and very hard questions wei
 
 divided by one constant for all answers: as in the authors' code, the longest allowed response.
 
-Defaults: no KL term, as in the paper; epsilon 0.2 is PPO's and that of the authors' code.
+Defaults: no KL term, as in the paper; epsilon 0.2 is PPO's.
 """
 
 from __future__ import annotations

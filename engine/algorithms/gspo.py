@@ -10,7 +10,7 @@ answer is clipped, the geometric mean of its tokens' ratios:
 with GRPO's advantages. In a mixture of experts the ratio of a single token jumps when the router
 sends it to other experts; the mean over an answer does not.
 
-Defaults: the paper's low = 3e-4 and high = 4e-4 (section 5.1), much narrower than for ratios of
+Defaults: low = 3e-4 and high = 4e-4 of the paper's experiments, much narrower than for ratios of
 tokens because a mean over an answer moves little. The paper leaves the KL term out.
 """
 
@@ -22,7 +22,13 @@ from typing import TYPE_CHECKING
 from engine.algorithms.advantages import group_advantages
 from engine.algorithms.aggregation import sequence_mean_weights
 from engine.algorithms.algorithm import Algorithm, BatchSizes
-from engine.algorithms.policy_loss import ClipHigh, ClipLow, PolicyLoss, clipped_ratio_loss
+from engine.algorithms.policy_loss import (
+    ClipHigh,
+    ClipLow,
+    PolicyLoss,
+    clipped_ratio_loss,
+    importance_ratio,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +56,7 @@ class Gspo(Algorithm):
         sample_mean: Callable[[Tensor], Tensor],
     ) -> PolicyLoss:
         """Return the clipped loss of each token's sample; the ratio is the sample's, too."""
-        ratio = sample_mean(logp - old_logp.detach()).exp()
+        ratio = importance_ratio(sample_mean(logp - old_logp.detach()))
         return clipped_ratio_loss(
             ratio, advantages, clip_low=self.clip_low, clip_high=self.clip_high
         )

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
+from engine.algorithms.policy_loss import LARGEST_LOG_RATIO
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -27,10 +29,16 @@ def k3(logp: Tensor, reference_logp: Tensor) -> Tensor:
     Divergence", 2020). For tokens drawn from the policy its expectation is KL(policy || reference);
     unlike log(pi / pi_ref) it is never negative. Its gradient by ``logp`` is 1 - pi_ref / pi.
 
+    From the second minibatch of a rollout on it is a biased estimate: the tokens were drawn from an
+    older policy, and no importance weight makes up for it.
+
+    A log(pi_ref / pi) above 20 counts as 20, without gradient: its exponential would overflow. On
+    the other side nothing overflows, and nothing is limited.
+
     Args:
         logp: log-probabilities under the policy; gets a gradient.
         reference_logp: the same under the reference model, of equal shape; gets none.
     """
-    log_ratio = reference_logp.detach() - logp
+    log_ratio = (reference_logp.detach() - logp).clamp(max=LARGEST_LOG_RATIO)
     # expm1: where both models agree, exp(x) - 1 would round the whole estimate away.
     return log_ratio.expm1() - log_ratio

@@ -1,6 +1,7 @@
 """Learning rate as a pure function of the update number, so that a resumed run needs no state.
 
-Warm-up and cosine decay as in DeepSeek-R1 (v2, SFT: cosine 5e-5 -> 5e-6) and DeepSeek-V3.
+Cosine decay as in the SFT of DeepSeek-R1 (arXiv 2501.12948 v2: from 5e-5 to 5e-6), linear warm-up
+as in DeepSeek-V3 (arXiv 2412.19437).
 """
 
 from __future__ import annotations

@@ -19,6 +19,10 @@ ClipHigh = Annotated[
 """An option: how far above 1 a ratio counts."""
 
 
+LARGEST_LOG_RATIO = 20.0
+"""Log-ratios beyond it count as this much, in either direction; exp(20) is 4.9e8."""
+
+
 class PolicyLoss(NamedTuple):
     """The policy's part of a loss, per token; all of one shape."""
 
@@ -27,13 +31,26 @@ class PolicyLoss(NamedTuple):
     clipped: Tensor  # bool: the bound changed this token's gradient
 
 
+def importance_ratio(log_ratio: Tensor) -> Tensor:
+    """Return exp(log_ratio), of log-ratios limited to :data:`LARGEST_LOG_RATIO` on both sides.
+
+    The limit keeps the ratio finite: float32's exp is infinite from 89 on, and infinity times an
+    advantage of 0 is NaN. Beyond the limit the ratio is constant and has no gradient.
+
+    Args:
+        log_ratio: log(policy / old policy), of any shape; carries the gradient.
+    """
+    return log_ratio.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO).exp()
+
+
 def clipped_policy_loss(
     logp: Tensor, old_logp: Tensor, advantages: Tensor, *, clip_low: float, clip_high: float
 ) -> PolicyLoss:
     """Return -min(ratio * A, clip(ratio, 1 - low, 1 + high) * A), ratio = exp(logp - old_logp).
 
     PPO's objective (arXiv 1707.06347, eq. 7), negated because losses are minimised, with an epsilon
-    of its own on each side (DAPO, arXiv 2503.14476, eq. 8). A clipped token has no gradient.
+    of its own on each side (DAPO, arXiv 2503.14476, eq. 8). A clipped token has no gradient. The
+    ratio is that of :func:`importance_ratio`.
 
     Args:
         logp: log-probabilities under the policy; the only argument that gets a gradient.
@@ -42,9 +59,8 @@ def clipped_policy_loss(
         clip_low: epsilon below 1. From 1 on it bounds nothing.
         clip_high: epsilon above 1.
     """
-    return clipped_ratio_loss(
-        (logp - old_logp.detach()).exp(), advantages, clip_low=clip_low, clip_high=clip_high
-    )
+    ratio = importance_ratio(logp - old_logp.detach())
+    return clipped_ratio_loss(ratio, advantages, clip_low=clip_low, clip_high=clip_high)
 
 
 def clipped_ratio_loss(

@@ -6,7 +6,9 @@ from the whole batch:
 
     A_i = (R_i - mean(R)) / std(R)                   over all samples of the rollout
 
-in PPO's clipped objective, averaged over all tokens. With ``group_baseline`` it is the paper's
+in PPO's clipped objective, averaged over all tokens. The paper normalises the advantages of tokens
+over all tokens of the batch, so that a long answer has more part in mean and std than a short one;
+here each sample counts once: its tokens have one advantage, because no KL is in the reward. With ``group_baseline`` it is the paper's
 variant for reasoning, "REINFORCE++ w/ baseline": the group's mean is subtracted first, and the
 batch gives the scale only.
 

@@ -6,10 +6,10 @@ gradient estimate, for k answers y_i to one prompt, is
     1/k sum_i ( R_i - 1/(k-1) sum_{j != i} R_j ) * grad log pi(y_i)
 
 An answer is one action: log pi(y_i) is the sum of its tokens' log-probabilities, so a token's
-weight does not depend on the answer's length, and gradients grow with lengths. The paper makes one
-update of each rollout. Where a rollout makes several, later ones are off-policy; PPO's clipped
-ratio of each token stands in for grad log pi here. In a rollout's first update every ratio is 1,
-and the gradient is exactly the paper's.
+weight does not depend on the answer's length, and gradients grow with lengths. That is on-policy,
+as in the paper's estimator, in a rollout's first update only: every ratio is 1, and the gradient is
+exactly the paper's. Later updates of the same rollout are off-policy; PPO's clipped ratio of each
+token stands in for grad log pi there.
 
 Defaults: epsilon 0.2 is PPO's (the paper has none). The paper subtracts beta * log(pi / pi_ref)
 from the reward; ``kl_coefficient`` is the weight of k3 in the loss instead, 0 by default.

@@ -137,16 +137,7 @@ def _draw_curves(plan: Plan, lines: Sequence[Line]) -> Chart | None:
 
     def paint(axes: Axes) -> None:
         for curve, (steps, values) in drawn:
-            lonely = len(steps) == 1
-            axes.plot(
-                steps,
-                values,
-                color=curve.colour,
-                label=curve.label,
-                linewidth=1.8,
-                marker="o" if curve.markers or lonely else None,
-                markersize=4.5,
-            )
+            _plot(axes, steps, values, curve.label, curve.colour, markers=curve.markers)
         if plan.logarithmic and all(value > 0 for _, (_, values) in drawn for value in values):
             axes.set_yscale("log")
         elif plan.from_zero:
@@ -154,6 +145,27 @@ def _draw_curves(plan: Plan, lines: Sequence[Line]) -> Chart | None:
 
     legend = len(drawn) > 1
     return Chart(plan.title, plan.note, draw(plan.title, paint, legend=legend))
+
+
+def _plot(
+    axes: Axes,
+    steps: Sequence[int],
+    values: Sequence[float],
+    label: str,
+    colour: str,
+    *,
+    markers: bool = False,
+) -> None:
+    """Draw a line; a single point, of which a line shows nothing, as a marker."""
+    axes.plot(
+        steps,
+        values,
+        color=colour,
+        label=label,
+        linewidth=1.8,
+        marker="o" if markers or len(steps) == 1 else None,
+        markersize=4.5,
+    )
 
 
 def _draw_imbalance(lines: Sequence[Line]) -> Chart | None:
@@ -175,8 +187,8 @@ def _draw_imbalance(lines: Sequence[Line]) -> Chart | None:
     mean = [_mean([loads[step] for loads in of_layer if step in loads]) for step in steps]
 
     def paint(axes: Axes) -> None:
-        axes.plot(steps, worst, color=SERIES[0], label="worst layer", linewidth=1.8)
-        axes.plot(steps, mean, color=QUIET, label="mean over layers", linewidth=1.8)
+        _plot(axes, steps, worst, "worst layer", SERIES[0])
+        _plot(axes, steps, mean, "mean over layers", QUIET)
         axes.set_ylim(bottom=1.0)
 
     note = "busiest expert over the mean one; 1 is balanced"
@@ -199,12 +211,24 @@ def _draw_phases(lines: Sequence[Line]) -> Chart | None:
         heights.append([sum(seconds.get(p) or 0.0 for p in rest) for _, seconds in timed])
 
     def paint(axes: Axes) -> None:
+        if len(steps) == 1:  # an area between one step and itself has no width
+            _stack_bars(axes, steps[0], [height for (height,) in heights], labels)
+            return
         # One path per phase: bars would be one per phase and step, too many for a long run.
         axes.stackplot(steps, heights, labels=labels, colors=SERIES, step="mid", linewidth=0)
         axes.margins(x=0.0)
 
     title = "Where a step's time went"
     return Chart(title, "seconds", draw(title, paint, legend=True, size=FULL_WIDTH), wide=True)
+
+
+def _stack_bars(axes: Axes, step: int, heights: Sequence[float], labels: Sequence[str]) -> None:
+    """Draw the phases of a single step on top of each other."""
+    bottom = 0.0
+    for height, label, colour in zip(heights, labels, SERIES, strict=False):
+        axes.bar(step, height, width=0.5, bottom=bottom, color=colour, label=label)
+        bottom += height
+    axes.set_xlim(step - 1, step + 1)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -55,7 +55,7 @@ MFU_STEP = "speed/mfu_step"  # of the whole step, scoring passes counted, waitin
 
 
 NO_REWARDS = frozenset({REWARD_MEAN, EVALUATION_RESPONSE_LENGTH})
-"""What a reward would have to be called ``mean`` or ``response_length`` to be taken for."""
+"""Metrics whose prefix is that of rewards although they are none."""
 
 
 def reward(name: str) -> str:

@@ -15,7 +15,8 @@ class Measure:
     """What one reward says of all answers to the held-out problems."""
 
     value: float  # share of answers that it finds right (pass@1); of one that grades, mean value
-    error: float  # the standard error of ``value``, over problems: answers to one agree
+    error: float | None  # standard error of ``value``, over problems (answers to one agree); None
+    # for one problem
     graded: bool = False
 
     @property
@@ -49,7 +50,7 @@ class Compared:
     base: str
     final: str
     change: str
-    errors: tuple[str, str] | None = None  # standard errors of base and final
+    errors: tuple[str, str] | None = None  # standard errors of base and final, if both have one
 
 
 def compare(base: EvaluationResult, final: EvaluationResult) -> list[Compared]:
@@ -57,11 +58,16 @@ def compare(base: EvaluationResult, final: EvaluationResult) -> list[Compared]:
     lines = []
     for name, first in base.rewards.items():
         if last := final.rewards.get(name):
-            errors = (f"{first.error:.3f}", f"{last.error:.3f}")
             numbers = _compared(first.value, last.value, digits=3)
-            lines.append(Compared(name, last.what, *numbers, errors))
+            lines.append(Compared(name, last.what, *numbers, _errors(first, last)))
     lengths = _compared(base.response_length, final.response_length, digits=1)
     return [*lines, Compared("", "mean response, tokens", *lengths)]
+
+
+def _errors(base: Measure, final: Measure) -> tuple[str, str] | None:
+    if base.error is None or final.error is None:
+        return None
+    return f"{base.error:.3f}", f"{final.error:.3f}"
 
 
 def _compared(base: float, final: float, digits: int) -> tuple[str, str, str]:

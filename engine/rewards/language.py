@@ -2,16 +2,23 @@ r"""Language reward: share of the chain of thought that is written in the target
 
 DeepSeek-R1 (arXiv 2501.12948 v2, "Language consistency reward"), against mixed languages:
 ``reward = words of the target language / all words``, over the words of the chain of thought, added
-to the other rewards.
+to the other rewards. All prompts of a run share one target language, ``target``: whoever trains on
+prompts in several languages needs a reward that knows each prompt's.
 
 What a word is, as far as the paper leaves it open:
 
 - A maximal run of letters, apostrophes inside it included. Scripts without spaces between words
   (Han, kana, Thai, ...) have a word for each letter; where a vocabulary is given, they are cut into
   its longest words, and each letter that belongs to none of them is a word of another language.
-- Digits, words with digits in them, punctuation, LaTeX commands, tags such as ``<think>`` and
-  labels (a single letter of an alphabet: ``x``, ``б``, but also the words ``a`` and ``I``) count
-  for neither side.
+- Digits, words with digits in them, letters of no script (Unicode's Common: ``ℵ``), punctuation
+  and labels (a single letter of an alphabet: ``x``, ``б``, but also the words ``a`` and ``I``)
+  count for neither side.
+- Nor does code between backquotes, one or three, nor what stands in ``$...$``, ``$$...$$``,
+  ``\(...\)`` or ``\[...\]``, words inside included. A mark that is never closed, or not on its line
+  (one backquote, ``$``), is punctuation.
+- Elsewhere LaTeX commands (``\`` and ASCII letters) and the tags of :data:`_TAG` are skipped. What
+  else nobody has marked as notation is words: names in bare code and addresses, arguments of
+  commands (``\text{so}``), names of environments, tags such as ``<b>`` or ``<table>``.
 - By script, a word belongs to the target language if all its letters are of the language's scripts.
   That cannot tell English from French or Chinese from Japanese kanji: with a vocabulary (``words``)
   a word belongs to the target language if, and only if, it is listed. Case is ignored.
@@ -31,7 +38,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from engine.config.inputs import inputs_wanted
 from engine.errors import RunError
 from engine.rewards.reward import Answer, Reward
-from engine.rewards.score import UNPARSABLE, Score, graded
+from engine.rewards.score import Score, graded
 
 _LANGUAGES = {  # by script, as ISO 639-1 codes; a language may be written in several
     "Latin": "af az bs ca cs cy da de en eo es et eu fi fr ga gl ha hr hu id ig is it la lb lt lv"
@@ -74,14 +81,27 @@ def _letters(scripts: tuple[str, ...]) -> str:
 
 
 _DENSE = _letters(_WITHOUT_SPACES)
+_TAG = r"</?(?:think|answer)>|<(?:bos|eos|pad|unk)>|<[|｜][A-Za-z0-9_▁]+[|｜]>"
+"""Tags of the answer and special tokens, such as ``<|im_end|>`` and ``<｜end▁of▁sentence｜>``."""
+_NOTATION = regex.compile(  # possessive, and never past another mark: linear time
+    r"```(?:[^`]++|`(?!``))*+```"
+    r"|`[^`\n]++`"
+    r"|(?<!\\)\$\$(?:[^$]++|\$(?!\$))*+\$\$"
+    r"|(?<!\\)\$(?=[^\s$])(?:[^$\\\n]++|\\.)*+(?<!\s)\$(?!\d)"  # "$5 or $6" is none
+    r"|(?<!\\)\\\((?:[^\\]++|\\[^()])*+\\\)"
+    r"|(?<!\\)\\\[(?:[^\\]++|\\[^\[\]])*+\\\]",
+    regex.V1,
+)
 _TOKEN = regex.compile(
-    rf"\\\p{{L}}+|</?[\p{{L}}_]+>"  # LaTeX commands and tags: skipped, they are in no group
+    rf"\\[A-Za-z]+|{_TAG}"  # LaTeX commands and tags: skipped, they are in no group
     rf"|(?P<run>{_DENSE}+)"
     rf"|(?P<word>[[\p{{L}}\p{{M}}\p{{N}}]--{_DENSE}](?:['’]?[[\p{{L}}\p{{M}}\p{{N}}]--{_DENSE}])*)",
     regex.V1,
 )
 _OF_NO_LANGUAGE = regex.compile(
-    r".*\p{N}.*|[\p{Lu}\p{Ll}\p{Lt}\p{Arabic}\p{Hebrew}]\p{M}*", regex.V1
+    r".*\p{N}.*|[\p{Lu}\p{Ll}\p{Lt}\p{Arabic}\p{Hebrew}]\p{M}*"
+    r"|[\p{scx=Common}\p{scx=Inherited}'’]+",
+    regex.V1,
 )
 _LETTER = regex.compile(r"\p{L}")
 
@@ -133,13 +153,13 @@ class LanguageReward(Reward):
     async def score(self, answer: Answer) -> Score:
         """Return the share of words of the target language, between 0 and 1, as a graded verdict.
 
-        ``unparsable``, 0, for a chain of thought without words: who does not think in words has
-        kept to no language. Time is linear in the length, for a given vocabulary.
+        Without any words the share is 0, and graded like every other, never ``unparsable``: the
+        verdicts of a run show that this reward grades even where no answer has words. Time is
+        linear in the length, for a given vocabulary.
 
         Raises RunError if the file with words cannot be read.
         """
-        share = language_share(chain_of_thought(answer.response), self._language)
-        return UNPARSABLE if share is None else graded(share)
+        return graded(language_share(chain_of_thought(answer.response), self._language))
 
     @cached_property
     def _language(self) -> Language:
@@ -223,10 +243,15 @@ def scripts_of(language: str) -> tuple[str, ...]:
 def chain_of_thought(response: str) -> str:
     """Return what stands between ``<think>`` and ``</think>``, of all pairs if there are several.
 
-    The whole response if there is no such pair.
+    A ``</think>`` without ``<think>`` before it ends what a template has opened in the prompt:
+    the response up to it is the first pair. The whole response if there is no pair.
     """
     thoughts = []
     end = 0
+    before, closed, _ = response.partition("</think>")
+    if closed and "<think>" not in before:
+        thoughts.append(before)
+        end = len(before)
     while (start := response.find("<think>", end)) >= 0:
         start += len("<think>")
         end = response.find("</think>", start)
@@ -236,10 +261,11 @@ def chain_of_thought(response: str) -> str:
     return "\n".join(thoughts) if thoughts else response
 
 
-def language_share(text: str, language: Language) -> float | None:
-    """Return the share of the words of ``text`` that are of the language, None without words."""
+def language_share(text: str, language: Language) -> float:
+    """Return the share of the words of ``text`` that are of the language, 0 without words."""
     ours = words = 0
-    for chunk, times in Counter(normalize("NFC", text).split()).items():  # most words recur
+    prose = _NOTATION.sub(" ", normalize("NFC", text))
+    for chunk, times in Counter(prose.split()).items():  # most words recur
         for token in _TOKEN.finditer(chunk):
             if run := token["run"]:
                 counted = language.count(run)
@@ -249,7 +275,7 @@ def language_share(text: str, language: Language) -> float | None:
                 continue
             ours += times * counted[0]
             words += times * counted[1]
-    return ours / words if words else None
+    return ours / words if words else 0.0
 
 
 def _folded(text: str) -> str:

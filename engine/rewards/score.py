@@ -10,7 +10,8 @@ Outcome = Literal["right", "wrong", "graded", "unparsable", "timeout", "crash"]
 """How a verdict came about.
 
 ``right`` / ``wrong``: the answer was judged. ``graded``: it was judged, and the value says how good
-it is; such a reward knows no right and wrong. ``unparsable``: there was no single answer to judge.
+it is; such a reward knows no right and wrong, and grades an answer with nothing to judge, too.
+``unparsable``: there was no single answer to judge, of a reward that says right or wrong.
 ``timeout``: judging it took longer than the deadline. ``crash``: judging it raised, or killed the
 process that judged. The last two say something about the reward too; a run that counts them as
 ``wrong`` cannot tell a broken verifier from a weak policy.
@@ -33,7 +34,11 @@ CRASH = Score(0.0, "crash")
 
 
 def graded(value: float) -> Score:
-    """Return the verdict of a reward that says how good an answer is, not whether it is right."""
+    """Return the verdict of a reward that says how good an answer is, not whether it is right.
+
+    Such a reward returns it for every answer, with the value that an answer without anything to
+    judge is worth: that a reward grades is known from the outcomes, see :func:`are_graded`.
+    """
     return Score(value, "graded")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from statistics import fmean, pstdev
+from statistics import fmean, stdev
 
 from engine.monitoring.summary import EvaluationResult, Measure
 from engine.rewards.score import are_graded
@@ -15,10 +15,11 @@ def evaluate(samples: Sequence[Sample]) -> EvaluationResult:
     """Summarise the samples of one evaluation, k per prompt, by every reward that scored them.
 
     Of a reward that decides, the measure is pass@1 estimated from k samples: the mean over prompts
-    of the share of right ones (DeepSeek-R1, arXiv 2501.12948, section 3, "Evaluation Setup"). A
+    of the share of right ones (DeepSeek-R1, arXiv 2501.12948 v1, section 3, "Evaluation Setup"). A
     sample is right when its outcome is ``right``; a timeout or crash of a verifier is not. Of a
-    reward that grades, it is the mean over prompts of the mean value. Its standard error is the
-    standard deviation of the prompts' means over the root of their number.
+    reward that grades (one of its verdicts is ``graded``), it is the mean over prompts of the mean
+    value. Its standard error is the sample standard deviation (n - 1) of the n prompts' means,
+    divided by the root of n; None for a single prompt.
 
     Raises:
         ValueError: there are no samples, or they are of several weight versions.
@@ -41,7 +42,8 @@ def evaluate(samples: Sequence[Sample]) -> EvaluationResult:
             return score.value if graded else float(score.outcome == "right")
 
         found = means(worth)
-        return Measure(fmean(found), pstdev(found) / len(found) ** 0.5, graded)
+        error = stdev(found) / len(found) ** 0.5 if len(found) > 1 else None
+        return Measure(fmean(found), error, graded)
 
     return EvaluationResult(
         version=versions.pop(),

@@ -15,7 +15,11 @@ REFLECTIVE_WORDS = frozenset(
     {"wait", "mistake", "however", "but", "retry", "error", "verify", "wrong", "evaluate"}
     | {"check", "等"}
 )
-"""Words by which the paper saw reflection grow (DeepSeek-R1 v2, supplement), and Chinese wait."""
+"""Words by which the paper saw reflection grow (DeepSeek-R1 v2, supplement); and ``等``, wait, which
+is a word of its own in the chain task."""
+CHINESE_REFLECTION = re.compile("等等|等一下|不对(?!称)|重新检查")
+"""Wait (also: and so on), wait a moment, not right (not: asymmetric), check again. They are found
+inside of sentences: Chinese has no spaces between words."""
 _WORD = re.compile(r"\w+")
 
 
@@ -56,5 +60,10 @@ def evaluation_metrics(samples: Sequence[Sample]) -> dict[str, float]:
 
 
 def is_reflective(sample: Sample) -> bool:
-    """Return whether a sample has a word of second thought, see :data:`REFLECTIVE_WORDS`."""
+    """Return whether a sample has a word of second thought.
+
+    One of :data:`REFLECTIVE_WORDS` as a whole word, or :data:`CHINESE_REFLECTION` anywhere.
+    """
+    if CHINESE_REFLECTION.search(sample.text):
+        return True
     return not REFLECTIVE_WORDS.isdisjoint(_WORD.findall(sample.text.lower()))

@@ -15,6 +15,9 @@ from engine.errors import RunError
 
 VARIABLE = "R1_PLACEMENT"
 
+RENDEZVOUS, CONTROL, HTTP = "rendezvous", "control", "http"
+"""Names of ports: where ranks find each other; the control store; a server's requests."""
+
 
 @dataclass(frozen=True)
 class Placement:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from engine.run.placement import Placement
-from engine.run.roles import CONTROL, HTTP, RENDEZVOUS
-
-if TYPE_CHECKING:
-    from engine.run.run import Run
+from engine.run.placement import CONTROL, HTTP, RENDEZVOUS, Placement
 
 
-def run_trainer(config: Any, placement: Placement, train: Callable[[Run[Any]], None]) -> None:
+def run_trainer(config: Any, placement: Placement, train: Callable[[Any], None]) -> None:
     """Be one trainer rank: start the process groups, and call ``train``."""
     host, _, port = placement.address("trainer", RENDEZVOUS).rpartition(":")
     os.environ.update(

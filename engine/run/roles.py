@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engine.config.layout import LayoutConfig
 from engine.config.servers import ServersConfig
-from engine.run.placement import Placement
-
-if TYPE_CHECKING:
-    from engine.run.run import Run
+from engine.run.placement import CONTROL, HTTP, RENDEZVOUS, Placement
 
 Program = Callable[[Any, Placement], None]
 """What a process does: (the run's configuration, its placement) -> None when it is done."""
@@ -66,12 +63,8 @@ class Role:
     console: bool = False
 
 
-RENDEZVOUS, CONTROL, HTTP = "rendezvous", "control", "http"
-"""Names of ports: where ranks find each other; the control store; a server's requests."""
-
-
-def trainer(layout: LayoutConfig, train: Callable[[Run[Any]], None]) -> Role:
-    """Return the trainer ranks of ``layout``, each of which runs ``train``."""
+def trainer(layout: LayoutConfig, train: Callable[[Any], None]) -> Role:
+    """Return the trainer ranks of ``layout``, each of which calls ``train`` with its ``Run``."""
 
     def program(config: Any, placement: Placement) -> None:
         from engine.run.programs import run_trainer

@@ -213,8 +213,7 @@ def _accepted(algorithm: Algorithm, rewards: Tensor, groups: Tensor) -> list[int
     accepted = {
         int(group): algorithm.accepts(rewards[groups == group]) for group in groups.unique()
     }
-    kept = [i for i, group in enumerate(groups.tolist()) if accepted[group]]
-    return kept
+    return [i for i, group in enumerate(groups.tolist()) if accepted[group]]
 
 
 def _compare(row: RolloutRow, behind_tie: Tensor) -> Comparison:

@@ -115,12 +115,6 @@ class Run(Closing, Generic[C]):
             print(kernel_line(kernels_of(config.training)), flush=True)
         return model
 
-    @property
-    def layers(self) -> int:
-        """Layers of the model, prediction depths included."""
-        sizes = model_sizes(self.source.config)
-        return sizes.layers + sizes.mtp
-
     def sampling(self, policy: TrainedModel) -> Sampling:
         """Wait for servers and sampler, and give the servers the weights of ``policy``.
 
@@ -129,7 +123,15 @@ class Run(Closing, Generic[C]):
         """
         from engine.run.sampling import Sampling  # recipes without servers do not load it
 
-        return Sampling(self, policy)
+        return Sampling(
+            self.config,
+            self.placement,
+            policy,
+            source=self.source,
+            packing=self.data.packing,
+            phases=self.phases,
+            version=self.first_step,
+        )
 
     @property
     def is_first_rank(self) -> bool:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from engine.algorithms.algorithm import Algorithm
+from engine.config.model_sizes import model_sizes
+from engine.data.batch_builder import Packing
+from engine.monitoring.phases import Phases
 from engine.platform.waiting import wait_for
 from engine.rollout.control import Control
 from engine.rollout.sample import Sample
 from engine.rollout.store import RolloutStore
-from engine.run.roles import CONTROL, HTTP
+from engine.run.placement import CONTROL, HTTP, Placement
+from engine.run.record import Record
 from engine.run.rollout_batch import RolloutBatch
 from engine.run.rollout_record import RolloutRecord
 from engine.run.step import Step
@@ -21,10 +25,8 @@ from engine.training import parity
 from engine.training.parity import Comparison
 from engine.training.trained_model import TrainedModel
 from engine.weights.export import Exporter
+from engine.weights.hugging_face import HuggingFaceFolder
 from engine.weights.push.disk import DiskPush
-
-if TYPE_CHECKING:
-    from engine.run.run import Run
 
 T = TypeVar("T")
 
@@ -38,28 +40,49 @@ class Sampling:
     Made when the policy has the weights that the run goes on with: the servers get them at once.
 
     Args:
-        run: its configuration has the sections of sampling (``rollout``, ``servers``, ...).
+        config: the run's, with the sections of sampling (``rollout``, ``servers``, ...).
+        placement: where servers and control store are.
         policy: whose weights are pushed.
+        source: the folder that it came from.
+        packing: how samples become rows on this rank.
+        phases: where the time goes.
+        version: weight version of the policy as it is now.
+
+    Raises:
+        RunError: the servers are not ready in time, or do not take the weights.
     """
 
-    def __init__(self, run: Run[Any], policy: TrainedModel) -> None:
-        self._run, self._config, self._policy = run, run.config, policy
-        folder, placement = run.config.run_dir, run.placement
-        self._rollouts = RolloutStore(folder / "rollouts")
-        self._evaluations = RolloutStore(folder / "evaluations")
+    def __init__(
+        self,
+        config: Any,
+        placement: Placement,
+        policy: TrainedModel,
+        *,
+        source: HuggingFaceFolder,
+        packing: Packing,
+        phases: Phases,
+        version: int,
+    ) -> None:
+        self._config, self._policy = config, policy
+        self._packing, self._phases = packing, phases
+        sizes = model_sizes(source.config)
+        self._layers = sizes.layers + sizes.mtp
+        self._rollouts = RolloutStore(config.run_dir / "rollouts")
+        self._evaluations = RolloutStore(config.run_dir / "evaluations")
         self._control = _control(placement.address("trainer", CONTROL))
         self._push = DiskPush(
-            Exporter(policy.chunks, run.source),
-            folder / "weights",
+            Exporter(policy.chunks, source),
+            config.run_dir / "weights",
             placement.urls("server", HTTP),
-            self._config.servers.request_seconds,
+            config.servers.request_seconds,
         )
-        self._record = RolloutRecord(run.config, placement.recipe) if dist.get_rank() == 0 else None
-        if run.is_first_rank:
-            print(f"policy ready at step {run.first_step}; waiting for the servers", flush=True)
-        start_seconds = self._config.servers.start_seconds
+        is_first = dist.get_rank() == 0
+        self._record = RolloutRecord(config, placement.recipe) if is_first else None
+        if is_first:
+            print(f"policy ready at step {version}; waiting for the servers", flush=True)
+        start_seconds = config.servers.start_seconds
         self._wait_for("the servers", self._control.servers_ready, start_seconds)
-        self.push(version=run.first_step)
+        self.push(version)
 
     def push(self, version: int) -> None:
         """Give the servers the policy as it is now, and let the sampler go on with it.
@@ -67,7 +90,7 @@ class Sampling:
         Raises:
             RunError: a server did not take it (on rank 0).
         """
-        with self._run.phases("push"):
+        with self._phases("push"):
             self._push(version)
             if dist.get_rank() == 0:
                 self._control.announce_weights_version(version)
@@ -84,18 +107,18 @@ class Sampling:
         return RolloutBatch(
             self._rollout(step),
             algorithm,
-            self._run.data.packing,
+            self._packing,
             minibatches=minibatches,
             max_length=self._config.rollout.max_new_tokens,
             # another split in each step of each run
             seed=self._config.seed * 1_000_003 + step.number,
             device=torch.cuda.current_device(),
-            phases=self._run.phases,
+            phases=self._phases,
         )
 
     def _rollout(self, step: Step) -> Sequence[Sample]:
         number = step.number
-        with self._run.phases("wait_for_rollout"):
+        with self._phases("wait_for_rollout"):
             limit = self._config.rollout.wait_seconds
             self._wait_for(f"rollout {number}", lambda: self._rollouts.summary(number), limit)
             return self._rollouts.samples(number)
@@ -116,15 +139,18 @@ class Sampling:
         self, step: Step, batch: RolloutBatch, updates: Sequence[Mapping[str, float]], rate: float
     ) -> None:
         """Note what happened in ``step``: samples, updates and, where there was one, evaluation."""
-        step.expert_load = self._policy.expert_load.take(self._run.layers)
+        step.expert_load = self._policy.expert_load.take(self._layers)
         summary = self._rollouts.summary(step.number)
         done = self._evaluations.is_done(step.number)
         if self._record is not None and summary is not None:
             evaluation = self._evaluations.samples(step.number) if done else None
             self._record.log(step, batch, updates, rate, summary.seconds, evaluation)
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self, record: Record) -> dict[str, Any]:
         """Wait for the evaluation of the last weights; write summary.json and report.html.
+
+        Args:
+            record: the run's, which gets the last evaluation.
 
         Returns:
             Its figures, on rank 0.
@@ -140,7 +166,7 @@ class Sampling:
         )
         if self._record is None:
             return {}
-        return self._record.finish(self._run.record, self._evaluations)
+        return self._record.finish(record, self._evaluations)
 
     def _wait_for(self, what: str, poll: Callable[[], T | None], limit_seconds: float) -> T:
         self._control.say(f"waiting for {what}")

@@ -69,7 +69,7 @@ def release(chunk: DistributedDataParallel) -> None:
 
 
 def _for_schedule(functions: list[Callable[..., Any]]) -> Any:
-    """megatron's schedules take a function, the interleaved one a list of them."""
+    """Return what megatron's schedule takes: a function; a list of them where interleaved."""
     return functions if len(functions) > 1 else functions[0]
 
 

@@ -28,7 +28,7 @@ class ExpertLoad:
         self._counts[layer] = self._counts.get(layer, torch.zeros_like(chosen)) + chosen
 
     def take(self, layers: int) -> dict[int, list[float]]:
-        """Share of tokens by expert for each layer since the last call, over all ranks.
+        """Return the share of tokens by expert for each layer since the last call, over all ranks.
 
         Args:
             layers: number of layers of the whole model, prediction depths included.

@@ -19,7 +19,7 @@ from engine.weights.shards import unwrap
 
 
 class Row(Protocol):
-    """Anything that carries a packed row: what a microbatch is made of."""
+    """One microbatch: anything that carries a packed row."""
 
     @property
     def packed(self) -> PackedRow:
@@ -28,11 +28,11 @@ class Row(Protocol):
 
 
 def hidden_states(chunk: torch.nn.Module, row: PackedRow) -> Tensor:
-    """What one model chunk makes of this rank's part of a packed row.
+    """Run one model chunk over this rank's part of a packed row.
 
     Returns:
-        [T', 1, h], T' = tokens / cp / tp: the activations for the next stage, or what
-        ``GPTBackbone`` ends at.
+        [T', 1, h], T' = tokens / cp / tp: the activations for the next stage; of the last stage
+        the hidden states that ``GPTBackbone`` returns.
     """
     mine = my_slice(row.cu_seqlens, len(row.tokens))
     metadata = token_metadata(row.padding_mask, row.sample_numbers(), len(row.cu_seqlens) - 1)
@@ -60,13 +60,15 @@ def run_schedule(
     *,
     forward_only: bool,
 ) -> list[Any]:
-    """megatron's schedule for this layout (1F1B between stages) over ``rows``, one a microbatch.
+    """Run megatron's schedule for this layout (1F1B between stages); a row is a microbatch.
 
     Args:
         chunks: this rank's model chunks; several run interleaved.
+        step: takes the rows that are left and a chunk; returns the chunk's activations, and a
+            function that megatron calls with them on the last stage.
 
     Returns:
-        What ``step``'s second result returned for each row, on the last stage; [] elsewhere.
+        The results of that function for each row, on the last stage; [] elsewhere.
 
     Raises:
         ValueError: rows of an interleaved pipeline differ in length; packed to
@@ -92,7 +94,7 @@ def run_schedule(
 
 
 def outputs(chunks: Sequence[torch.nn.Module], rows: Sequence[Row], head: Head) -> list[Any] | None:
-    """Return what ``head`` makes of every row, without gradients.
+    """Return the outputs of ``head`` for every row, without gradients.
 
     Returns:
         For each row what ``head.outputs`` returns, on the last pipeline stage; None on the others.

@@ -11,7 +11,7 @@ from engine.weights.full_precision import HighPrecisionWeights
 
 @torch.no_grad()
 def set_fp8_master_weights(optimizer: Any, unrounded: HighPrecisionWeights) -> None:
-    """Make this rank's share of the masters that of ``unrounded``.
+    """Copy this rank's share of ``unrounded`` into the FP32 master weights of FP8 parameters.
 
     Not ``reload_model_params(state_dict)``: it finds parameters by a part of their name, and
     ``weight1`` is a part of ``weight10`` (distrib_optimizer.py:2519, grouped experts).

@@ -11,14 +11,14 @@ from engine.platform import accelerator
 
 
 class HostedParameters:
-    """The parameters of some modules, at home on the host.
+    """Parameters of modules that are kept in host memory, except while they are needed.
 
-    Page-locked where there is a GPU, so that copies to it run beside computation. Buffers, which
-    are small, stay on the device.
+    The host memory is page-locked where there is a GPU, so that copies to it run beside
+    computation. Buffers, which are small, stay on the device.
     """
 
     def __init__(self, modules: Sequence[torch.nn.Module]) -> None:
-        """Move them to the host."""
+        """Move the parameters to host memory."""
         self._modules = [inner for module in modules for inner in module.modules()]
         self._parameters = [parameter for module in modules for parameter in module.parameters()]
         for parameter in self._parameters:
@@ -27,7 +27,7 @@ class HostedParameters:
 
     @contextmanager
     def on_device(self, device: torch.device | str | int) -> Iterator[None]:
-        """Within the block they are on ``device``; what is done to them there is lost.
+        """Copy the parameters to ``device`` for the block; changes made in it are lost.
 
         Their device memory is free again afterwards.
         """

@@ -41,7 +41,7 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was found among some samples.
+    """The agreement of trainer and sampler on some samples.
 
     Attributes:
         worst: the largest disagreement of the tokens that are compared.
@@ -55,7 +55,7 @@ class Comparison:
 
     @property
     def share_left_out(self) -> float:
-        """Of all response tokens; 0 where there are none."""
+        """Share of the response tokens that was not compared; 0 where there are none."""
         return self.left_out / max(1, self.compared + self.left_out)
 
     def __add__(self, other: Comparison) -> Comparison:
@@ -92,7 +92,7 @@ def compare(name: str, trainer: Tensor, sampler: Tensor, behind_tie: Tensor) -> 
 
 
 def behind_ties(margins: Tensor, bounds: Tensor, tie: float) -> Tensor:
-    """Which tokens of a packed row come at or after a routing tie of their own sample.
+    """Mark the tokens of a packed row at or after a routing tie of their own sample.
 
     Args:
         margins: float [tokens], see ``routing_margin``.
@@ -108,7 +108,10 @@ def behind_ties(margins: Tensor, bounds: Tensor, tie: float) -> Tensor:
 
 
 def over_ranks(mine: Comparison) -> Comparison:
-    """What all ranks found, on all ranks. Only ranks that hold log-probabilities have a say."""
+    """Return the comparison of all ranks together, on all ranks.
+
+    Only ranks that hold log-probabilities count.
+    """
     found = [Comparison()] * dist.get_world_size()
     dist.all_gather_object(found, mine if counts_its_tokens() else Comparison())
     return sum(found, Comparison())

@@ -65,7 +65,7 @@ class Reference:
             self.refresh(policy, version)
 
     def log_probabilities(self, rows: Sequence[Row], policy: TrainedModel) -> list[Tensor] | None:
-        """See :func:`engine.training.forward.log_probabilities`; scored as ``policy`` is."""
+        """Return the log-probability of every label of every row, scored as ``policy`` is."""
         if self._hosted is None:
             return log_probabilities(self.chunks, rows, policy.head)
         with self._hosted.on_device(torch.cuda.current_device()):

@@ -53,7 +53,7 @@ class RoutingMargins(Closing):
         self._seen[router].append(margin(scores, router.topk, groups or 1, kept or 1, by=by))
 
     def of(self, rows: Sequence[Row]) -> list[Tensor]:
-        """The smallest margin of each token over all layers, for the rows that were run.
+        """Return the smallest margin of each token over all layers, for the rows that were run.
 
         Returns:
             One float32 tensor [tokens] for each row, equal on all ranks that hold its tokens.
@@ -66,7 +66,7 @@ class RoutingMargins(Closing):
 
 
 def margin(scores: Tensor, topk: int, groups: int = 1, kept: int = 1, *, by: int = 2) -> Tensor:
-    """By how much the last choice beats the first that is left out, of experts and of groups.
+    """Return the lead of the last choice over the first left out, of experts and of groups.
 
     Args:
         scores: [tokens, experts], those that the router chooses by: sigmoid(logits) + bias, or the
@@ -97,7 +97,7 @@ def _gap(values: Tensor, chosen: int) -> Tensor:
 
 
 def _over_model_ranks(layers: Sequence[Tensor], row: PackedRow) -> Tensor:
-    """Bring together what tensor- and context-parallel ranks saw of a row and stages of its layers.
+    """Join a row's margins: tokens over tensor and context ranks, the smallest over stages.
 
     Args:
         layers: [tokens / cp / tp] of each layer of this rank.

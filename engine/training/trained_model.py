@@ -23,6 +23,7 @@ from engine.models.family import HuggingFaceConfig
 from engine.models.gpt import GPTBackbone, MtpMode
 from engine.parallel.context import my_slice
 from engine.parallel.groups import counts_its_tokens
+from engine.platform.quantised import any_quantised
 from engine.training.data_parallel import data_parallel, release
 from engine.training.expert_load import ExpertLoad
 from engine.training.forward import Row, hidden_states, run_schedule
@@ -35,10 +36,10 @@ from engine.weights.shards import unwrap
 R = TypeVar("R", bound=Row)
 
 Loss = Callable[[Any, R], tuple[Tensor, dict[str, Tensor]]]
-"""(what the head makes of a row, the row) -> (scalar loss, metrics).
+"""(the head's outputs for a row, the row) -> (scalar loss, metrics).
 
-The first is ``TokenOutputs`` for :class:`TokenLogProbs`, values [samples] for ``ScalarHead``. The
-losses of a minibatch's rows add up to the minibatch's loss, and so do the metrics.
+The outputs are ``TokenOutputs`` for :class:`TokenLogProbs`, values [samples] for ``ScalarHead``.
+The losses of a minibatch's rows add up to the minibatch's loss, and so do the metrics.
 """
 
 
@@ -48,7 +49,7 @@ class TrainedModel:
     Attributes:
         chunks: this rank's model chunks as DDP wraps them, one for each virtual pipeline stage.
         config: contents of a ``config.json`` that describes the model with its head.
-        head: what hidden states become.
+        head: makes outputs of hidden states.
     """
 
     def __init__(
@@ -99,7 +100,8 @@ class TrainedModel:
         """Tell the optimizer that the parameters were overwritten (its master copies follow).
 
         Args:
-            unrounded: what FP8 parameters were before they were rounded, for their masters.
+            unrounded: values of FP8 parameters before they were rounded; the FP32 master weights
+                start from them.
         """
         self.optimizer.reload_model_params()
         if unrounded:
@@ -108,8 +110,17 @@ class TrainedModel:
     def restart_optimizer(self, optimizer: OptimizerConfig) -> None:
         """Begin again with an optimizer that has made no update; the weights stay.
 
-        FP8 parameters would start its masters from rounded values: not for them.
+        The optimizer's FP32 master weights start from the parameters, which in bfloat16 are rounded
+        values. A stream or exporter made before goes on to give the old parameters: make another.
+
+        Raises:
+            RunError: there are FP8 parameters; too much of the master weights would be lost.
         """
+        if any_quantised(self.chunks):
+            raise RunError(
+                "training.fp8_parameters: expected false where the optimizer is started again "
+                "(its master weights would start from values rounded to FP8), found true"
+            )
         weights = [unwrap(chunk).state_dict() for chunk in self.chunks]
         self.close()
         self._build(optimizer)
@@ -118,7 +129,7 @@ class TrainedModel:
         self.parameters_changed()
 
     def close(self) -> None:
-        """Let its memory go when its last reference is gone; else a second policy adds to it."""
+        """Have its memory freed with its last reference; else a second policy adds to it."""
         for chunk in self.chunks:
             release(chunk)
 
@@ -174,14 +185,14 @@ class TrainedModel:
 
 
 def _set_mtp_mode(chunk: GPTBackbone, mode: MtpMode) -> None:
-    """A head without a loss is no part of the training: neither gradient nor weight decay."""
+    """Set the mode; a prediction head without a loss gets neither gradient nor weight decay."""
     chunk.mtp_mode = mode
     if chunk.mtp_process and mode == "off":
         chunk.mtp.requires_grad_(False)
 
 
 def _real_tokens(row: PackedRow) -> Tensor:
-    """Tokens of this rank's part of the row that are no padding, int32 scalar."""
+    """Return the number of tokens of this rank's part that are no padding, int32 scalar."""
     mine = my_slice(row.cu_seqlens, len(row.tokens))
     padding = row.padding_mask if mine is None else row.padding_mask[mine]
     return (~padding).sum().int()
@@ -206,7 +217,10 @@ def _megatron(optimizer: OptimizerConfig, training: TrainingConfig) -> MegatronO
 
 
 def _offload(share: float) -> dict[str, Any]:
-    """megatron's HybridDeviceOptimizer. Never run: there is nothing to offload without a GPU."""
+    """Return the options of megatron's HybridDeviceOptimizer; none where nothing is offloaded.
+
+    Never run: there is nothing to offload without a GPU.
+    """
     if not share:
         return {}
     return {

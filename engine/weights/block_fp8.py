@@ -22,11 +22,11 @@ Block = tuple[int, int]
 
 FP8 = torch.float8_e4m3fn
 SCALE = "_scale_inv"
-"""What the name of a weight's scales ends with."""
+"""End of the name of a weight's scales."""
 
 
 def dequantise(weight: Tensor, scale_inv: Tensor, block: Block) -> Tensor:
-    """The weight that a quantised one stands for.
+    """Return the values of a quantised weight.
 
     Args:
         weight: [rows, columns] float8_e4m3fn.
@@ -54,7 +54,7 @@ def dequantise(weight: Tensor, scale_inv: Tensor, block: Block) -> Tensor:
 
 
 def quantise(weight: Tensor, block: Block) -> tuple[Tensor, Tensor]:
-    """The nearest weight in FP8; each block's largest value becomes the largest of FP8.
+    """Return the nearest weight in FP8; each block's largest value becomes the largest of FP8.
 
     Args:
         weight: [rows, columns], any floating dtype.
@@ -81,18 +81,18 @@ def quantise(weight: Tensor, block: Block) -> tuple[Tensor, Tensor]:
 
 
 def grid(shape: torch.Size | tuple[int, ...], block: Block) -> tuple[int, int]:
-    """How many blocks a matrix has: down and across."""
+    """Return the number of blocks of a matrix: down and across."""
     rows, columns = shape
     return -(-rows // block[0]), -(-columns // block[1])
 
 
 @dataclass(frozen=True)
 class BlockFp8:
-    """How a checkpoint is quantised.
+    """The quantisation of a checkpoint in blocks of FP8.
 
     Attributes:
-        block: what shares a scale.
-        dtype: what its weights are once dequantised.
+        block: rows and columns that share a scale.
+        dtype: of its weights once dequantised.
     """
 
     block: Block
@@ -100,7 +100,7 @@ class BlockFp8:
 
 
 def described(config: Mapping[str, Any]) -> BlockFp8 | None:
-    """What ``config.json`` says of quantisation; None if nothing is quantised.
+    """Return the quantisation that ``config.json`` describes; None if nothing is quantised.
 
     Raises:
         RunError: another quantisation than blocks of E4M3.
@@ -122,11 +122,11 @@ def described(config: Mapping[str, Any]) -> BlockFp8 | None:
 
 
 def scale_of(name: str, names: Collection[str]) -> str | None:
-    """The name of ``name``'s scales, if the checkpoint, which holds ``names``, has them."""
+    """Return the name of ``name``'s scales; None if the checkpoint, with ``names``, has none."""
     scale = name + SCALE
     return scale if scale in names else None
 
 
 def is_scale(name: str, names: Collection[str]) -> bool:
-    """Whether ``name`` holds the scales of another of ``names``."""
+    """Say whether ``name`` holds the scales of another of ``names``."""
     return name.endswith(SCALE) and name.removesuffix(SCALE) in names

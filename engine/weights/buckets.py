@@ -17,7 +17,7 @@ class Bucket:
 
     Attributes:
         number: its place in the plan, from 0.
-        rank: who receives it.
+        rank: that receives it.
         keys: of its tensors, in their order.
         bytes: their size.
     """

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from engine.errors import RunError
 from engine.weights.buckets import Bucket
+from engine.weights.folder_swap import begin, finish, give_up, partial_of
 from engine.weights.hugging_face import (
     HuggingFaceFolder,
     copy_companions,
@@ -22,6 +24,8 @@ from engine.weights.model_config import model_config
 from engine.weights.safetensors_file import SafetensorsWriter
 from engine.weights.stream import NamedTensors, WeightStream
 
+_log = logging.getLogger(__name__)
+
 BUCKET_BYTES = 2 << 30
 """Of a shard, unless a tensor is larger."""
 
@@ -30,7 +34,7 @@ class Exporter:
     """Writes a model's weights under Hugging Face names. Built and called by all ranks together.
 
     Each shard is a bucket of the weights' stream, written by the rank that receives it, side by
-    side with the others. No rank holds more than a bucket and its pieces.
+    side with the others. The most that a rank holds: see ``engine.weights.tensor_stream``.
     """
 
     def __init__(
@@ -57,32 +61,32 @@ class Exporter:
     def export(self, folder: Path, *, durable: bool = True) -> None:
         """Write the weights as they are now to ``folder``; returns on all ranks when it is whole.
 
-        The folder appears whole or not at all, and takes the place of one that was there. Its files
-        are plain: a ``quantization_config`` stays behind, and the dtype in ``config.json`` is that
-        of most bytes.
+        The folder appears whole or not at all, and takes the place of one that was there; a killed
+        process loses neither (``engine.weights.folder_swap``). Its files are plain: a
+        ``quantization_config`` stays behind, and ``config.json`` has the dtype of most bytes.
 
         Args:
             folder: on a file system that all ranks share.
             durable: have it on the disk when this returns: it then survives a power cut.
 
         Raises:
-            RunError: a rank cannot write there; the same sentence on all ranks.
+            RunError: a rank cannot write there; the same sentence on all ranks. The folder that was
+                there stays.
         """
         first = dist.get_rank() == 0
         try:
-            _agree(folder, _attempt(lambda: self._begin(folder, durable)) if first else None)
+            _agree(folder, _reason_against(self._begin, folder, durable) if first else None)
             _agree(folder, self._write_shards(partial_of(folder), durable))
-            finish = partial(folder_swap.finish, folder, durable=durable)
-            _agree(folder, _attempt(finish) if first else None)
+            _agree(folder, _reason_against(finish, folder, durable) if first else None)
         except RunError:
             if first:  # no rank writes any more
-                folder_swap.give_up(folder)
+                give_up(folder)
             dist.barrier()
             raise
 
     def _begin(self, folder: Path, durable: bool) -> None:
         """Make the folder, with everything but the shards."""
-        folder_swap.begin(folder)
+        begin(folder)
         tensors = {self._name(bucket): self.stream.describe(bucket) for bucket in self._plan}
         sizes = [(d.dtype, d.bytes) for named in tensors.values() for d in named.values()]
         config = plain_config(self._config, sizes)
@@ -98,7 +102,8 @@ class Exporter:
         failure: str | None = None
         for bucket, tensors in self.stream.buckets(self._limit):
             if failure is None:
-                write = partial_write
+                file = partial / self._name(bucket)
+                failure = _reason_against(self._write, file, bucket, tensors, durable)
         return failure
 
     def _write(self, file: Path, bucket: Bucket, tensors: NamedTensors, durable: bool) -> None:
@@ -111,23 +116,31 @@ class Exporter:
         return shard_name(bucket.number + 1, len(self._plan))
 
 
-def _put_in_place(partial: Path, folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
-    partial.rename(folder)
+def _reason_against(action: Callable[..., None], *arguments: Any) -> str | None:
+    """Do what one rank does alone; return why it failed, None if it did not.
+
+    The error itself is let go: its traceback would keep alive what the failed action held. Where it
+    is none of the file system's, it is in the log.
+    """
+    try:
+        action(*arguments)
+    except OSError as error:
+        return error.strerror or str(error)
+    except Exception as error:
+        _log.exception("an export failed")
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
-def _agreed(folder: Path, action: Callable[[], None]) -> None:
-    """Do this rank's part; when this returns, all ranks have done theirs.
+def _agree(folder: Path, mine: str | None) -> None:
+    """Wait until all ranks have done their parts.
+
+    Args:
+        mine: why this rank could not do its part; None if it has.
 
     Raises:
-        RunError: the file system refused a rank's part; the same sentence on all ranks.
+        RunError: a rank could not; the same sentence on all ranks.
     """
-    mine: str | None = None
-    try:
-        action()
-    except OSError as error:
-        mine = error.strerror or str(error)
     reasons: list[str | None] = [None] * dist.get_world_size()
     dist.all_gather_object(reasons, mine)
     for rank, reason in enumerate(reasons):

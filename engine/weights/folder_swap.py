@@ -34,7 +34,7 @@ def begin(folder: Path) -> None:
     partial.mkdir(parents=True)
 
 
-def finish(folder: Path, *, durable: bool) -> None:
+def finish(folder: Path, durable: bool) -> None:
     """Give the folder that :func:`begin` made, and that is whole now, the name ``folder``.
 
     Args:

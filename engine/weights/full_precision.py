@@ -16,9 +16,9 @@ HighPrecisionWeights = dict[torch.nn.Parameter, Tensor]
 
 @contextmanager
 def in_full_precision(chunks: Sequence[torch.nn.Module]) -> Iterator[HighPrecisionWeights]:
-    """Within the block a plain copy of its values stands where each FP8 parameter was.
+    """Put a plain copy of its values in the place of each FP8 parameter, within the block.
 
-    What is written into the copies stays there: who wants it in the parameters rounds it himself.
+    What is written into the copies does not reach the parameters: the caller rounds it into them.
     The copies take as much memory as bfloat16 parameters would. Without FP8 parameters nothing
     happens.
     """
@@ -28,9 +28,10 @@ def in_full_precision(chunks: Sequence[torch.nn.Module]) -> Iterator[HighPrecisi
 
 @contextmanager
 def without_values(chunks: Sequence[torch.nn.Module]) -> Iterator[dict[int, torch.nn.Parameter]]:
-    """Within the block a tensor without values or memory stands where each FP8 parameter was.
+    """Put a tensor without values in the place of each FP8 parameter, within the block.
 
-    It is on torch's device ``meta``; a view of it tells where in the parameter a piece lies.
+    It has no memory (torch's device ``meta``); a view of it tells where in the parameter a piece
+    lies.
 
     Yields:
         The parameters by :func:`storage_of` what stands in their place, or of any view of that.

@@ -80,7 +80,7 @@ class HuggingFaceFolder:
 
     @cached_property
     def quantised(self) -> block_fp8.BlockFp8 | None:
-        """How the weights are quantised; None where they are not."""
+        """The quantisation of the weights; None where they are not quantised."""
         return block_fp8.described(self.config)
 
     @cached_property
@@ -122,7 +122,7 @@ class HuggingFaceFolder:
             raise RunError(f"model: {stray[0]} lies among the shards, but {INDEX} does not name it")
 
     def tensor(self, name: str) -> Tensor:
-        """The tensor ``name`` on the CPU: in the file's dtype, dequantised in ``torch_dtype``."""
+        """Return ``name`` on the CPU: in the file's dtype; dequantised ones in ``torch_dtype``."""
         if name not in self.files:
             raise RunError(f"model: {self.path} has no tensor {name}")
         stored = self.read_stored(name)
@@ -138,7 +138,7 @@ class HuggingFaceFolder:
         return whole.to(self.quantised.dtype)
 
     def read_stored(self, name: str) -> Tensor:
-        """One of :attr:`stored`, on the CPU, as it is in the file."""
+        """Return one of :attr:`stored`, on the CPU, as it is in the file."""
         with self._open(self.stored[name]) as tensors:
             tensor: Tensor = tensors.get_tensor(name)
         return tensor
@@ -151,7 +151,7 @@ class HuggingFaceFolder:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    """Tensor name -> file name, as an index file says; RunError where it is malformed."""
+    """Return tensor name -> file name of an index file; RunError where it is malformed."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
@@ -174,7 +174,7 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def companions(folder: Path) -> list[str]:
-    """Names of the files that travel with a folder's weights, sorted.
+    """Return the names of the files that travel with a folder's weights, sorted.
 
     Config, tokenizer, generation config and chat template, the makers' code, the license; not the
     records of a checkpoint, and no prose, which speaks of other weights.
@@ -189,7 +189,7 @@ def _travels(name: str) -> bool:
 
 
 def main_dtype(tensors: Iterable[tuple[torch.dtype, int]]) -> torch.dtype:
-    """The dtype that most bytes have, of pairs of dtype and bytes."""
+    """Return the dtype that most bytes have, of pairs of dtype and bytes."""
     sizes: Counter[torch.dtype] = Counter()
     for dtype, size in tensors:
         sizes[dtype] += size
@@ -197,7 +197,10 @@ def main_dtype(tensors: Iterable[tuple[torch.dtype, int]]) -> torch.dtype:
 
 
 def with_dtype(config: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    """``config`` for weights of ``dtype``: tools round to what it says. Silent where it is."""
+    """Return ``config`` for weights of ``dtype``: tools round to the dtype that it names.
+
+    A config that names none goes on to name none.
+    """
     name = str(dtype).removeprefix("torch.")
     return {k: name if k in ("dtype", "torch_dtype") else value for k, value in config.items()}
 
@@ -245,9 +248,10 @@ def write_index(
 def copy_companions(
     source: HuggingFaceFolder, folder: Path, config: dict[str, Any], *, durable: bool = True
 ) -> list[Path]:
-    """Write what travels with the weights into ``folder``: config.json, tokenizer and the like.
+    """Write the files that travel with the weights: config.json, tokenizer and the like.
 
     Args:
+        folder: exists already.
         config: contents of config.json; where they are the source's, its file is copied as it is.
         durable: see :func:`write_text`.
 

@@ -24,8 +24,9 @@ def load(chunks: Sequence[torch.nn.Module], folder: HuggingFaceFolder) -> HighPr
     layer and prediction head stay there, and the score layer as it is.
 
     Returns:
-        What the folder says of FP8 parameters, before it was rounded into them: masters start from
-        it (``TrainedModel.parameters_changed``), and until then it takes memory. Else empty.
+        The folder's values of FP8 parameters, before they were rounded into them: FP32 master
+        weights start from them (``TrainedModel.parameters_changed``), and until then they take
+        memory. Empty where there are no such parameters.
 
     Raises:
         RunError: a shard is damaged, a parameter has no rule, a tensor is missing, no weight or of

@@ -24,12 +24,12 @@ DTYPES = {
     torch.float16: "F16",
     torch.float8_e4m3fn: "F8_E4M3",
 }
-"""What weights are made of, and safetensors' names."""
+"""The dtypes of weights, and safetensors' names for them."""
 
 
 @dataclass(frozen=True)
 class Described:
-    """A tensor that is not there yet."""
+    """Dtype and shape of a tensor, without its values."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -44,7 +44,15 @@ class SafetensorsWriter:
     """A file of tensors whose dtypes and shapes are known beforehand, filled in any order."""
 
     def __init__(self, path: Path, tensors: Mapping[str, Described]) -> None:
-        """Raises OSError when the file system refuses."""
+        """Create the file, and write its header.
+
+        Raises:
+            OSError: the file system refuses.
+            ValueError: a tensor is of a dtype that is not in :data:`DTYPES`.
+        """
+        for name, tensor in tensors.items():
+            if tensor.dtype not in DTYPES:
+                raise ValueError(f"{name} is {tensor.dtype}; expected one of {[*DTYPES]}")
         self._described = dict(tensors)
         self._missing = set(tensors)
         header: dict[str, object] = {"__metadata__": {"format": "pt"}}
@@ -103,6 +111,6 @@ class SafetensorsWriter:
 
 
 def bytes_of(tensor: Tensor) -> memoryview:
-    """The bytes of a tensor on the CPU, in the order of a contiguous one; no copy if it is that."""
+    """Return the bytes of a tensor on the CPU, as if contiguous; without a copy if it is."""
     flat = tensor.detach().contiguous().reshape(-1)
     return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")

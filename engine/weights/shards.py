@@ -41,7 +41,7 @@ class Shard:
 
 
 def unwrap(model: Any) -> torch.nn.Module:
-    """The bare GPTModel inside megatron's wrappers (DDP, Float16Module)."""
+    """Return the bare GPTModel inside megatron's wrappers (DDP, Float16Module)."""
     while hasattr(model, "module"):
         model = model.module
     bare: torch.nn.Module = model
@@ -49,7 +49,7 @@ def unwrap(model: Any) -> torch.nn.Module:
 
 
 def shards(chunks: Sequence[torch.nn.Module]) -> Iterator[Shard]:
-    """Every piece that this rank's model chunks hold, in their order.
+    """Yield every piece that this rank's model chunks hold, in their order.
 
     Raises:
         ValueError: there are FP8 parameters, which cannot be cut: see ``full_precision``.

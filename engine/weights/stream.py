@@ -25,7 +25,7 @@ class WeightStream:
     """The weights of a trained model as its servers know them. Built and called by all ranks."""
 
     def __init__(self, chunks: Sequence[torch.nn.Module], source: HuggingFaceFolder) -> None:
-        """Exchange who holds what.
+        """Exchange which rank holds which pieces.
 
         Args:
             chunks: the trained model's chunks on this rank.
@@ -62,15 +62,16 @@ class WeightStream:
         """Yield the buckets that come to this rank, each with its tensors as they are now.
 
         Called by all ranks together, and each takes all of its buckets. Taking a bucket's pairs
-        frees its memory; what is left of them goes when the next bucket is there.
+        frees its memory; pairs that were not taken are gone when the next bucket is asked for.
 
         Args:
-            limit_bytes: most bytes of a bucket; a tensor that is larger is alone in one. A rank
-                needs memory for the bucket and for as many bytes of pieces.
+            limit_bytes: most bytes of a bucket; a tensor that is larger is alone in one. For what
+                memory a rank needs see ``engine.weights.tensor_stream``.
             device: where the tensors are to be.
         """
         for bucket, whole in self._stream.buckets(self.plan(limit_bytes), device):
             yield bucket, self._named(whole)
+            whole.clear()  # before the next one travels, whatever was taken
 
     def _named(self, whole: dict[MapKey, Tensor]) -> NamedTensors:
         for key in list(whole):

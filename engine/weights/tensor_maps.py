@@ -24,7 +24,7 @@ WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 def maps_of(
     config: HuggingFaceConfig, stored: Collection[str] | None = None
 ) -> dict[MapKey, TensorMap]:
-    """All tensors of the model, each Hugging Face name in exactly one of them.
+    """Return all tensors of the model, each Hugging Face name in exactly one of them.
 
     Args:
         config: contents of ``config.json``.
@@ -48,7 +48,7 @@ def maps_of(
 
 
 def maps_of_folder(folder: HuggingFaceFolder) -> dict[MapKey, TensorMap]:
-    """As :func:`maps_of`, for a folder, which may hold no weights at all."""
+    """Return :func:`maps_of` a folder, which may hold no weights at all."""
     return maps_of(folder.config, folder.names)
 
 
@@ -77,7 +77,7 @@ def check_names(path: Path, needed: set[str], held: set[str], advice: str = "") 
 
 
 def _without_a_head(config: HuggingFaceConfig, missing: Iterable[str]) -> str:
-    """What helps where tools such as transformers left the prediction head out."""
+    """Return advice where tools such as transformers left the prediction head out, else ""."""
     heads = tuple(prediction_depths(config))
     if not heads or not all(name.startswith(heads) for name in missing):
         return ""
@@ -85,7 +85,7 @@ def _without_a_head(config: HuggingFaceConfig, missing: Iterable[str]) -> str:
 
 
 def check_weights(names: Sequence[str], parts: Sequence[Tensor], where: str) -> None:
-    """Refuse what no weight is.
+    """Refuse tensors that are no weights: by dtype, or for values that are not finite.
 
     Args:
         names: of ``parts``, which are to be joined into one tensor.

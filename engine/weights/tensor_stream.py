@@ -3,9 +3,13 @@
 Who holds what does not change during a run, so it is exchanged once; after that tensor data alone
 moves: for each bucket every rank that holds pieces of it sends them to the bucket's rank in one
 message. Of FP8 parameters it moves the values that the trainer computes with, not the optimizer's
-masters: the servers must sample from the policy that is trained.
+FP32 master weights: the servers must sample from the policy that is trained.
 
-A rank holds at most the bucket it receives and the pieces of one bucket, whatever the model's size.
+Beside the model a rank holds at most twice a bucket's bytes, whatever the model's size: the bucket
+that it receives, and, on torch's current device, the pieces of one bucket that travel. A bucket has
+the limit's bytes or is a single tensor that has more. On top of that comes a plain copy of one FP8
+parameter, or of one piece that megatron cuts from the middle of a parameter.
+
 All ranks go through the buckets in the plan's order and wait for each that they take part in before
 they turn to the next: so nothing waits in a circle.
 """
@@ -23,6 +27,7 @@ from torch import Tensor
 from engine.platform.quantised import dequantise
 from engine.weights.buckets import Bucket
 from engine.weights.full_precision import storage_of, without_values
+from engine.weights.places import Place, make_up
 from engine.weights.safetensors_file import Described
 from engine.weights.shards import Shard, shards, unwrap
 from engine.weights.tensor_maps import MapKey
@@ -33,11 +38,11 @@ Arrived = tuple[Bucket, dict[MapKey, Tensor]]
 
 @dataclass(frozen=True)
 class Piece:
-    """What all ranks must know of a piece; see ``engine.weights.shards.Shard``."""
+    """One rank's piece of a tensor, without its values; see ``engine.weights.shards.Shard``."""
 
     key: MapKey
     whole: Described
-    place: tuple[slice, ...]
+    place: Place
 
     @property
     def itself(self) -> Described:
@@ -54,6 +59,24 @@ class Held:
     number: int
 
 
+class PlainCopies:
+    """Makes plain copies of FP8 parameters, and keeps the last: its pieces follow each other."""
+
+    def __init__(self) -> None:
+        self._last: tuple[torch.nn.Parameter, Tensor] | None = None
+
+    def of(self, parameter: torch.nn.Parameter) -> Tensor:
+        """Return the values of ``parameter`` in its nominal dtype, contiguous."""
+        if self._last is None or self._last[0] is not parameter:
+            self._last = None  # first: at no time are there two
+            self._last = parameter, dequantise(parameter).contiguous()
+        return self._last[1]
+
+
+Values = Callable[[PlainCopies], Tensor]
+"""Gets a piece's values as they are then; one ``PlainCopies`` serves a message."""
+
+
 class TensorStream:
     """Brings a model's pieces together under megatron's keys. Built and called by all ranks.
 
@@ -62,7 +85,7 @@ class TensorStream:
     """
 
     def __init__(self, chunks: Sequence[torch.nn.Module]) -> None:
-        """Exchange who holds what.
+        """Exchange which rank holds which pieces.
 
         Raises:
             ValueError: the pieces of a tensor do not make up the whole.
@@ -113,7 +136,7 @@ class TensorStream:
 
     @torch.no_grad()
     def _transfer(self, bucket: Bucket, device: torch.device | str) -> dict[MapKey, Tensor] | None:
-        """Move the pieces of ``bucket``; its whole tensors where they arrive, None elsewhere."""
+        """Move the pieces of ``bucket``; return its whole tensors where they arrive, else None."""
         parts = self._parts(bucket)
         mine = parts.pop(dist.get_rank(), [])
         if bucket.rank != dist.get_rank():
@@ -126,15 +149,17 @@ class TensorStream:
             key: torch.empty(self.tensors[key].shape, dtype=self.tensors[key].dtype, device=device)
             for key in bucket.keys
         }
+        copies = PlainCopies()
         for own in mine:
-            whole[own.piece.key][own.piece.place] = self._values[own.number]()
+            whole[own.piece.key][own.piece.place] = self._values[own.number](copies)
+        del copies
         for rank, held in parts.items():
             for piece, values in _cut(held, messages.pop(rank)):
                 whole[piece.key][piece.place] = values
         return whole
 
     def _parts(self, bucket: Bucket) -> dict[int, list[Held]]:
-        """The pieces of ``bucket`` by the rank that holds them, in the order of its message."""
+        """Return the pieces of ``bucket`` by the rank that holds them, in its message's order."""
         parts: dict[int, list[Held]] = defaultdict(list)
         for key in bucket.keys:
             for held in self._held[key]:
@@ -144,14 +169,14 @@ class TensorStream:
         return parts
 
     def _message(self, held: Sequence[Held]) -> Tensor:
-        message = _empty_message(held)
+        message, copies = _empty_message(held), PlainCopies()
         for one, (_, place) in zip(held, _cut(held, message), strict=True):
-            place.copy_(self._values[one.number]())
+            place.copy_(self._values[one.number](copies))
         return message
 
 
-def _pieces(chunks: Sequence[torch.nn.Module]) -> tuple[list[Piece], list[Callable[[], Tensor]]]:
-    """What this rank speaks for, and for each piece how to get its values as they are then."""
+def _pieces(chunks: Sequence[torch.nn.Module]) -> tuple[list[Piece], list[Values]]:
+    """Return the pieces that this rank sends, and the values of each."""
     pieces, values = [], []
     with without_values(chunks) as quantised:
         for shard in shards(chunks):
@@ -165,26 +190,25 @@ def _pieces(chunks: Sequence[torch.nn.Module]) -> tuple[list[Piece], list[Callab
 
 def _values_of(
     shard: Shard, shape: tuple[int, ...], quantised: Mapping[int, torch.nn.Parameter]
-) -> Callable[[], Tensor]:
+) -> Values:
     view = shard.data
     if not view.is_meta:
-        return lambda: view.reshape(shape)
+        return lambda _: view.reshape(shape)
     if storage_of(view) not in quantised:
         raise ValueError(f"{shard.key}: megatron describes an FP8 parameter by a copy of it")
     parameter = quantised[storage_of(view)]
 
-    def values() -> Tensor:
-        plain = dequantise(parameter).contiguous()
+    def values(copies: PlainCopies) -> Tensor:
+        plain = copies.of(parameter)
         return plain.as_strided(view.size(), view.stride(), view.storage_offset()).reshape(shape)
 
     return values
 
 
 def _whole(key: MapKey, held: Sequence[Held]) -> Described:
-    """The tensor that these pieces make up."""
+    """Return the tensor that these pieces make up."""
     (first, *others) = {one.piece.whole for one in held}
-    covered = sum(one.piece.itself.bytes for one in held)
-    if others or covered != first.bytes:
+    if others or not make_up(first.shape, [one.piece.place for one in held]):
         raise ValueError(f"the ranks' pieces of {key} do not make up {[first, *others]}")
     return first
 
@@ -195,7 +219,7 @@ def _empty_message(held: Sequence[Held]) -> Tensor:
 
 
 def _cut(held: Sequence[Held], message: Tensor) -> Iterator[tuple[Piece, Tensor]]:
-    """The parts of a message as the pieces they are; views of it."""
+    """Yield each piece of a message with its values, a view of the message."""
     begin = 0
     for piece in (one.piece for one in held):
         itself = piece.itself

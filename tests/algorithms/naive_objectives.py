@@ -100,8 +100,13 @@ class Row:
         return self._placed(found, 0.0)
 
 
-def naive_advantages(name: str, rewards: Sequence[float], groups: Sequence[int]) -> list[float]:
+def naive_advantages(
+    name: str, rewards: Sequence[float], groups: Sequence[int], *, group_baseline: bool = False
+) -> list[float]:
     """Each sample's advantage, from the formula of its paper."""
+    if group_baseline:
+        means = {g: _mean_of_group(g, rewards, groups) for g in groups}
+        rewards = [reward - means[g] for reward, g in zip(rewards, groups, strict=True)]
     found = []
     for i, (reward, group) in enumerate(zip(rewards, groups, strict=True)):
         own = [r for r, g in zip(rewards, groups, strict=True) if g == group]
@@ -116,6 +121,11 @@ def naive_advantages(name: str, rewards: Sequence[float], groups: Sequence[int])
             assert name == "reinforce_plus_plus"
             found.append(_standardised(reward, rewards))
     return found
+
+
+def _mean_of_group(group: int, rewards: Sequence[float], groups: Sequence[int]) -> float:
+    own = [r for r, g in zip(rewards, groups, strict=True) if g == group]
+    return sum(own) / len(own)
 
 
 def _standardised(value: float, among: Sequence[float]) -> float:

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -89,6 +90,19 @@ def on_policy(rollout: Rollout) -> Rollout:
     return rollout
 
 
+@dataclass
+class SingleTokens:
+    """A row of samples of one token each."""
+
+    old_logp: Tensor
+    reference_logp: Tensor | None
+    advantages: Tensor
+    weights: Tensor
+
+    def sample_mean(self, values: Tensor) -> Tensor:
+        return values
+
+
 @st.composite
 def rollouts(draw: st.DrawFn) -> Rollout:
     groups = draw(st.lists(st.integers(0, 2), min_size=2, max_size=9))
@@ -148,6 +162,17 @@ def test_advantages_are_the_papers_and_move_with_their_samples(name: str, data):
     assert moved == pytest.approx([found[i] for i in order])
 
 
+@settings(max_examples=40, deadline=None)
+@given(rollout=rollouts())
+def test_advantages_over_a_group_baseline_are_the_papers(rollout: Rollout):
+    found = advantages_of(ReinforcePlusPlus(group_baseline=True), rollout)
+    assert found == pytest.approx(
+        naive_advantages(
+            "reinforce_plus_plus", rollout.rewards, rollout.groups, group_baseline=True
+        )
+    )
+
+
 @every_algorithm
 @settings(max_examples=20, deadline=None)
 @given(rollout=rollouts())
@@ -199,6 +224,34 @@ def test_tokens_of_weight_zero_never_matter(name: str, junk: float):
     assert {k: v.item() for k, v in metrics.items()} == {
         k: v.item() for k, v in same_metrics.items()
     }
+
+
+@every_algorithm
+@pytest.mark.parametrize("far", [99.0, 800.0])
+def test_log_probabilities_that_are_far_apart_leave_everything_finite(name: str, far: float):
+    """exp(99) is beyond float32, exp(800) beyond float64; advantages of 0 are among them."""
+    dtype = torch.float32 if far < 100 else torch.float64
+    old = torch.tensor([-far - 1, -1, -far - 1, -1, -far - 1, -1], dtype=dtype)
+    row = SingleTokens(
+        old_logp=old,
+        reference_logp=old,  # as far from the policy, on either side
+        advantages=torch.tensor([0, 0, 1, 1, -1, -1], dtype=dtype),
+        weights=torch.ones(6, dtype=dtype),
+    )
+    logp = (-old - far - 2).requires_grad_()
+    loss, metrics = configured(name).loss(logp, torch.zeros_like(logp), row)
+    (gradient,) = torch.autograd.grad(loss, logp)
+    assert gradient.isfinite().all()
+    assert all(value.isfinite() for value in metrics.values()), metrics
+
+
+@pytest.mark.parametrize("name", ["gspo", "cispo", "grpo"])
+def test_ratios_within_reach_are_exact_to_the_last_bit(name: str):
+    old = -torch.linspace(0.0, 19.5, 101)
+    row = SingleTokens(old, None, torch.linspace(-1, 1, 101), torch.ones(101))
+    for logp in (torch.zeros(101), old.flip(0), old - 19.9):
+        policy = configured(name).policy_loss(logp, old, row.advantages, row.sample_mean)
+        assert torch.equal(policy.ratio, (logp - old).exp())
 
 
 @every_algorithm

@@ -156,6 +156,13 @@ def test_cispo():
     assert clipped == 3.0
 
 
+def test_cispo_counts_only_tokens_whose_gradient_the_bound_changed():
+    row = Tokens([8.0, 8.0], torch.tensor([0.0, 1.0]), ones(2))
+    _, gradient, clipped = lost(Cispo(), row)
+    assert gradient == pytest.approx([0.0, -5.0])
+    assert clipped == 1.0
+
+
 def test_rloo():
     # Others of the first sample: 4, 0, 4; of the second: 0, 0, 4.
     a, b = 0 - 8 / 3, 4 - 4 / 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 
 from engine.algorithms.kl import k3
@@ -40,6 +41,20 @@ def test_gradient_is_one_minus_the_ratio() -> None:
     k3(policy, reference).sum().backward()
     torch.testing.assert_close(policy.grad, 1.0 - torch.exp(reference - policy).detach())
     assert reference.grad is None
+
+
+def test_a_policy_far_from_the_reference_has_a_finite_estimate() -> None:
+    logp = torch.tensor([-100.0, -1.0, -21.0, -1.0], requires_grad=True)
+    reference = torch.tensor([-1.0, -100.0, -1.5, -20.0])
+    value = k3(logp, reference)
+    value.sum().backward()
+    assert value.isfinite().all() and logp.grad is not None and logp.grad.isfinite().all()
+    log_ratio = reference - logp.detach()
+    exact = log_ratio.expm1() - log_ratio
+    assert torch.equal(value[1:], exact[1:])  # up to a log-ratio of 20 nothing changes
+    assert value[0] == pytest.approx(math.expm1(20) - 20)
+    # However far the policy is above the reference, the gradient still leads back.
+    assert logp.grad[1] == 1.0
 
 
 def test_small_differences_survive_float32() -> None:

@@ -179,6 +179,28 @@ def test_a_run_whose_rewards_know_no_accuracy_is_told_by_those_it_has() -> None:
     assert "ccuracy" not in page
 
 
+def test_one_problem_has_no_error_to_show() -> None:
+    one = EvaluationResult(0, 1, 4, {"accuracy": Measure(0.25, None)}, 9.0)
+    page = Text(render_report(Report("one", [], {}, {}, {}, base=one, final=one))).text
+    assert "Accuracy, share right 0.250 0.250 +0.000" in page
+    assert "±" not in page
+
+
+def test_a_run_of_one_step_has_something_to_see_in_every_chart() -> None:
+    lines = example_lines()
+    charts = draw_charts([lines[7] | lines[15] | {"step": 0}])
+    assert [chart.title for chart in charts] == TITLES
+    for chart in charts:
+        heights, widths = [], []
+        for drawn in re.findall(r'<path d="([^"]*)"[^>]*fill: var\(--series-', chart.svg):
+            points = [(float(x), float(y)) for x, y in re.findall(r"[ML] (\S+) (\S+)", drawn)]
+            widths.append(max(x for x, _ in points) - min(x for x, _ in points))
+            heights.append(max(y for _, y in points) - min(y for _, y in points))
+        markers = re.findall(r'<use [^>]*style="fill: var\(--', chart.svg)
+        seen = [w for w, h in zip(widths, heights, strict=True) if w > 1 and h > 1]
+        assert markers or seen, chart.title
+
+
 def test_an_evaluation_without_rewards_is_told_by_its_length() -> None:
     bare = EvaluationResult(0, 8, 8, {}, 9.0)
     page = Text(render_report(Report("bare", [], {}, {}, {}, base=bare, final=bare))).text

@@ -88,6 +88,12 @@ def test_a_comparison_adds_up_as_it_is_shown() -> None:
     ]
 
 
+def test_a_measure_of_one_problem_is_compared_without_errors() -> None:
+    one = EvaluationResult(0, 1, 4, {"accuracy": Measure(0.25, None)}, 22.0)
+    (line, _) = compare(one, one)
+    assert line == Compared("accuracy", "share right", "0.250", "0.250", "+0.000", None)
+
+
 def test_rewards_that_only_one_evaluation_has_are_not_compared() -> None:
     other = EvaluationResult(2, 256, 512, {"judge": Measure(0.5, 0.1)}, 44.0)
     assert [line.name for line in compare(BASE, other)] == [""]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from engine.errors import RunError
 from engine.rewards.language import LanguageReward, chain_of_thought
 from engine.rewards.reward import Answer
-from engine.rewards.score import UNPARSABLE, Score, graded
+from engine.rewards.score import Score, graded
 from engine.rewards.table import RewardsConfig
 from recipes.chain_task.problems import LABELS
 from recipes.chain_task.vocabulary import CHINESE, DIGITS, ENGLISH
@@ -67,6 +67,22 @@ def share(text: str, target: str, **options: Any) -> float:
         # notation of mathematics, tags and numbers are of no language
         (r"\frac{1}{2} + \sqrt{x_1} \le 3rd 2ab <eos> 所", "zh", 1),
         (r"\frac{1}{2} + x so", "en", 1),
+        (r"a\n所以", "zh", 1),  # a command of TeX ends where ASCII letters end
+        (r"\所以 so", "zh", Fraction(2, 3)),
+        (r"\alpha所 so", "zh", Fraction(1, 2)),
+        ("<think> <eos> <|im_end|> <｜end▁of▁sentence｜> 所", "zh", 1),
+        ("<所以> <because> <|因|>", "zh", Fraction(3, 4)),  # these are no tags
+        ("ℵℶ 𝑎𝑏 ℃ 所", "zh", 1),  # letters of the Common script
+        # code and formulas are of no language, words beside them are
+        ("```python\nfor x in range(3):\n    print('so')\n``` 所以", "zh", 1),
+        ("用 `len(text)` 所以 `so` is", "zh", Fraction(3, 4)),
+        (r"$sin(x) = y$ $$max so$$ \(so\) \[min\n so\] 所", "zh", 1),
+        ("$\\text{so}$所$so$以 so", "zh", Fraction(2, 3)),
+        ("it costs $5 or $6 or more", "zh", 0),  # amounts are no formula
+        ("it costs $5 所 or $6", "en", Fraction(3, 4)),
+        (r"所以 \( so ` so ``` so $$ so $x so", "zh", Fraction(2, 7)),  # never closed
+        (r"f\\[2pt] so 所", "en", Fraction(1, 2)),
+        (r"max(foo, bar) \text{so} so 所", "en", Fraction(5, 6)),  # code that nothing marks
         ("１２ ½ Ⅳ 10⁷ 𝑥 so", "en", 1),
         # forms of letters and words
         ("naïve résumé don't o’clock", "en", 1),
@@ -122,8 +138,10 @@ def test_a_vocabulary_may_stand_in_a_file(tmp_path: Path) -> None:
         ("<think>a</think> <think>b", "a"),
         ("<think></think> b", ""),
         ("<think>a", "<think>a"),
-        ("a</think> b", "a</think> b"),
-        ("</think> a <think>", "</think> a <think>"),
+        ("a</think> b", "a"),  # the template of the prompt opened it
+        ("a</think> b</think> c", "a"),
+        ("a</think> <think>b</think> c", "a\nb"),
+        ("</think> a <think>", ""),
         ("a", "a"),
         ("", ""),
     ],
@@ -134,12 +152,16 @@ def test_the_chain_of_thought_stands_between_the_tags(response: str, thoughts: s
 
 def test_without_tags_the_whole_response_counts_and_tags_are_no_words() -> None:
     assert score("<think> so 七 </answer>", "en") == graded(0.5)
+    assert score("so </think> <answer> 七 </answer>", "en") == graded(1.0)
     assert score("<think> so </think> <answer> 七 </answer>", "en") == graded(1.0)
 
 
-@pytest.mark.parametrize("response", ["", "7", "<think> 3 + 4 = 7 </think> so", "x = 7", "!?"])
-def test_who_thinks_in_no_words_has_kept_to_no_language(response: str) -> None:
-    assert score(response, "en") == UNPARSABLE
+@pytest.mark.parametrize(
+    "response", ["", "7", "<think> 3 + 4 = 7 </think> so", "x = 7", "!?", "$so$", "</think> so"]
+)
+def test_a_chain_of_thought_without_words_is_graded_zero(response: str) -> None:
+    """Graded, so that evaluations show a mean value even where no answer has any words."""
+    assert score(response, "en") == graded(0.0)
 
 
 words_of_both = st.lists(st.sampled_from([*ENGLISH.words, *CHINESE.words]), min_size=1)
@@ -157,10 +179,10 @@ def test_labels_digits_and_punctuation_change_nothing(words, signs, random) -> N
 
 
 @given(st.text())
-def test_any_text_has_a_share_or_no_words(text: str) -> None:
+def test_any_text_is_graded_between_zero_and_one(text: str) -> None:
     for options in ({}, {"words": ("so", "好")}):
         found = score(text, "en", **options)
-        assert found == UNPARSABLE or (found.outcome == "graded" and 0 <= found.value <= 1)
+        assert found.outcome == "graded" and 0 <= found.value <= 1
 
 
 @given(words_of_both, st.sampled_from(ENGLISH.words))
@@ -173,14 +195,25 @@ def test_one_more_word_of_the_language_never_lowers_the_share(words, more) -> No
     "piece",
     [
         *("<think>", "</think>", "<think></think>", "'", "a'", "\\", "<", "</a", "x1 ", "1a"),
-        *("é", "的", "a\u0301", "\u0301", "wait 等 "),
+        *("é", "的", "a\u0301", "\u0301", "wait 等 ", "$", "$a ", "$$a ", "\\$", "`", "`a", "`a\n"),
+        *("```", "```a ", "````a", "\\(", "\\(a", "\\[", "\\)", "\\(\\[", "<|", "<|a", "<｜a▁"),
     ],
 )
 def test_counting_takes_linear_time_whatever_the_policy_writes(piece: str) -> None:
-    started = time.monotonic()
+    """Eight times the text may take sixteen times as long; 64 times would be quadratic."""
     for options in ({}, {"words": CHINESE_WORDS}):
-        score(piece * (200_000 // len(piece)), "zh", **options)
-    assert time.monotonic() - started < 4
+        short, long = (seconds_to_score(piece, size, options) for size in (25_000, 200_000))
+        assert long < 16 * short + 0.05
+
+
+def seconds_to_score(piece: str, size: int, options: dict[str, Any]) -> float:
+    """Processor time of the fastest of three runs over ``size`` characters."""
+    text, seconds = piece * (size // len(piece)), []
+    for _ in range(3):
+        started = time.process_time()
+        score(text, "zh", **options)
+        seconds.append(time.process_time() - started)
+    return min(seconds)
 
 
 @pytest.mark.parametrize(

@@ -51,11 +51,22 @@ def test_a_reward_that_grades_counts_its_values_also_where_it_could_not_judge():
     assert values(samples) == {"my.own": -0.25}
 
 
+def test_a_reward_that_grades_is_known_by_a_single_graded_answer_of_value_zero():
+    assert evaluate(group_of(0, [1], language=[graded(0.0)])).rewards["language"].graded
+
+
+def test_one_problem_has_no_standard_error():
+    samples = group_of(0, [3] * 4, accuracy=[RIGHT, WRONG, RIGHT, RIGHT])
+    found = evaluate(samples).rewards["accuracy"]
+    assert (found.value, found.error) == (0.75, None)
+
+
 def test_the_error_is_the_binomial_one_where_each_problem_has_one_answer():
+    """With n - 1, as the spread around a mean that was estimated from the same problems."""
     verdicts = [RIGHT] * 3 + [WRONG] * 13
     groups = [group_of(number, [1], accuracy=[one])[0] for number, one in enumerate(verdicts)]
     share = 3 / 16
-    error = (share * (1 - share) / 16) ** 0.5
+    error = (share * (1 - share) / 15) ** 0.5
     assert evaluate(groups).rewards["accuracy"].error == pytest.approx(error)
 
 

@@ -65,7 +65,14 @@ def test_an_evaluation_says_the_share_right_or_the_mean_value():
     [
         ("start 3 ; wait start 3 ;", True),
         ("Wait, that is wrong.", True),
-        ("始 3 ; 等 始 3", True),
+        ("始 3 ; 等 始 3", True),  # the chain task's word for wait
+        ("所以答案是7。等一下，我算错了。", True),
+        ("等等，这一步需要再看看", True),
+        ("这个结果不对。", True),
+        ("我们重新检查一遍", True),
+        ("嗯，等，再想想", True),
+        ("两边相等，所以大于等于3", False),
+        ("矩阵不对称", False),  # not symmetric
         ("a waiter serves", False),
         ("", False),
     ],

@@ -19,6 +19,7 @@ from engine.checkpoint.training_state import TrainingState
 from engine.config.layout import LayoutConfig
 from engine.config.trainer import CheckpointConfig, OptimizerConfig
 from engine.config.training import TrainingConfig
+from engine.errors import RunError
 from engine.training.heads.token_logprobs import TokenLogProbs, TokenOutputs
 from engine.training.reference import Reference
 from engine.training.trained_model import TrainedModel
@@ -64,8 +65,13 @@ def from_a_folder(layout: LayoutConfig, folder: Path) -> dict[str, Any]:
     }
 
 
-def plain_copies_at_once(layout: LayoutConfig, folder: Path) -> tuple[int, int]:
-    """How many plain copies of FP8 parameters a stream had in memory together; how many it made."""
+def plain_copies_at_once(layout: LayoutConfig, folder: Path) -> tuple[int, int, int]:
+    """Collect a stream's tensors.
+
+    Returns:
+        The most plain copies of FP8 parameters in memory together, how many were made, and how many
+        such parameters there are on this rank.
+    """
     alive: list[StorageWeakRef] = []
     most = 0
 
@@ -80,7 +86,19 @@ def plain_copies_at_once(layout: LayoutConfig, folder: Path) -> tuple[int, int]:
     with fp8_parameters(_chosen), pytest.MonkeyPatch.context() as patch:
         patch.setattr(tensor_stream, "dequantise", counted)
         TensorStream(policy.chunks).collect()
-    return most, len(alive)
+    quantised = [p for p in policy.chunks[0].parameters() if isinstance(p, StandIn)]
+    return most, len(alive), len(quantised)
+
+
+def restarted(layout: LayoutConfig, folder: Path) -> tuple[str, bool]:
+    """What a restart of the optimizer says of FP8 parameters; whether it goes on to train."""
+    policy = _policy(layout, folder, in_fp8=True)
+    before = _bytes(policy)
+    with fp8_parameters(_chosen), pytest.raises(RunError) as refused:
+        policy.restart_optimizer(OptimizerConfig(lr=0.02))
+    with fp8_parameters(_chosen):
+        _update(policy)
+    return str(refused.value), bool(before) and before != _bytes(policy)
 
 
 def trained_and_resumed(layout: LayoutConfig, folder: Path, saves: Path) -> dict[str, Any]:

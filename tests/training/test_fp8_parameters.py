@@ -12,6 +12,7 @@ import torch
 from fp8_parameter_cases import (
     from_a_folder,
     plain_copies_at_once,
+    restarted,
     trained_and_resumed,
     write_folder,
 )
@@ -85,9 +86,18 @@ def test_a_piece_of_a_split_tensor_is_rounded_on_its_own_rank(pool: RankPool, fo
 
 
 @pytest.mark.slow
-def test_a_stream_holds_one_plain_copy_of_an_fp8_parameter_at_a_time(pool: RankPool, folder: Path):
-    for most, made in pool.run(plain_copies_at_once, TWO_STAGES, folder=folder):
-        assert most == 1 and made > 20
+def test_a_stream_makes_one_plain_copy_of_each_fp8_parameter_and_holds_one_at_a_time(
+    pool: RankPool, folder: Path
+):
+    for most, made, parameters in pool.run(plain_copies_at_once, TWO_STAGES, folder=folder):
+        assert most == 1 and made == parameters > 20
+
+
+@pytest.mark.slow
+def test_an_optimizer_of_fp8_parameters_does_not_start_again(pool: RankPool, folder: Path):
+    for sentence, goes_on in pool.run(restarted, LayoutConfig(processes=1), folder=folder):
+        assert sentence.startswith("training.fp8_parameters: expected false")
+        assert goes_on
 
 
 @pytest.mark.slow

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tools.benchmarks import rank_imports  # isort: skip  # noqa: F401  (readies the platform)
 
+import pytest
 import torch
 import torch.distributed as dist
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from engine.config.layout import LayoutConfig
 from engine.config.training import TrainingConfig
 from engine.errors import RunError
 from engine.models.build import build
-from engine.weights import export
+from engine.weights import export, tensor_stream
+from engine.weights.buckets import Bucket
 from engine.weights.export import Exporter
 from engine.weights.hugging_face import HuggingFaceFolder
 from engine.weights.load import load
 from engine.weights.push.disk import DiskPush
+from engine.weights.shards import Shard, shards
 from engine.weights.stream import WeightStream
 from engine.weights.tensor_stream import TensorStream
 from tools.benchmarks import memory
@@ -104,6 +111,63 @@ def refused(
     return said, left, whole
 
 
+def failing_writer(
+    layout: LayoutConfig, source: Path, to: Path, bucket_bytes: int, rank: int, error: Exception
+) -> tuple[str | None, list[str], int]:
+    """Export while the writer of ``rank`` raises ``error`` at its first tensor.
+
+    Returns:
+        What the export said, what lay beside the target then, and the most tensors of an earlier
+        bucket that were in memory when the next one came to this rank.
+    """
+    folder = HuggingFaceFolder(source)
+    exporter = Exporter(_built(layout, folder), folder, bucket_bytes)
+    alive: list[StorageWeakRef] = []
+    most = 0
+
+    def put(self: export.SafetensorsWriter, name: str, tensor: torch.Tensor) -> None:
+        raise error.with_traceback(None)
+
+    stream = exporter.stream._stream
+    transfer = stream._transfer
+
+    def watched(bucket: Bucket, device: Any) -> Any:
+        nonlocal most
+        if bucket.rank == dist.get_rank():
+            most = max(most, sum(not one.expired() for one in alive))
+        whole = transfer(bucket, device)
+        if whole is not None:
+            alive.extend(StorageWeakRef(tensor.untyped_storage()) for tensor in whole.values())
+        return whole
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream, "_transfer", watched)
+        if dist.get_rank() == rank:
+            patch.setattr(export.SafetensorsWriter, "put", put)
+        said = _said_by(exporter, to)
+    return said, sorted(entry.name for entry in to.parent.iterdir()), most
+
+
+def said_of_pieces(layout: LayoutConfig, source: Path, moved: int) -> str:
+    """What a stream says when each rank's piece of the embedding lies ``moved`` rows lower."""
+
+    def lower(chunks: Any) -> Iterator[Shard]:
+        for shard in shards(chunks):
+            if "word_embeddings" in shard.key:
+                rows, *others = shard.place
+                rows = slice(max(0, rows.start - moved), max(0, rows.start - moved) + 44)
+                shard = replace(shard, place=(rows, *others))
+            yield shard
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensor_stream, "shards", lower)
+        try:
+            TensorStream(_built(layout, HuggingFaceFolder(source)))
+        except ValueError as error:
+            return str(error)
+    return ""
+
+
 def until_it_fits(layout: LayoutConfig, source: Path, disk: Path) -> list[str | None]:
     """Export to a file system that is nearly full, with more and more room; what was said."""
     folder = HuggingFaceFolder(source)
@@ -148,6 +212,58 @@ def push_twice(layout: LayoutConfig, source: Path, room: Path) -> list[tuple[lis
     finally:
         disk.update_from_disk = before
     return [*asked, (sorted(entry.name for entry in room.iterdir()), 0)]
+
+
+def refused_push(layout: LayoutConfig, source: Path, room: Path, error: Exception) -> str | None:
+    """Push a version that ends in ``error`` on rank 0, and meet after it; what this rank said."""
+    from engine.weights.push import disk
+
+    folder = HuggingFaceFolder(source)
+    push = DiskPush(Exporter(_built(layout, folder), folder), room, {"a": "http://a"}, 3.0)
+
+    def refuse(*_: Any) -> None:
+        raise error
+
+    said = None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(disk, "update_from_disk", refuse)
+        try:
+            push(1)
+        except RunError as refused:
+            said = str(refused)
+    dist.barrier()
+    return said
+
+
+def push_beside_what_stays(layout: LayoutConfig, source: Path, room: Path) -> list[list[str]]:
+    """Push three versions; the first one's folder cannot be removed at the second push.
+
+    Returns:
+        The folders that are there after each.
+    """
+    from engine.weights.push import disk
+
+    folder = HuggingFaceFolder(source)
+    push = DiskPush(Exporter(_built(layout, folder), folder), room, {}, 3.0)
+    rmtree = shutil.rmtree
+
+    def busy(place: Path, **options: Any) -> None:
+        if place.name == "000001":
+            raise OSError(errno.ENOTEMPTY, "Directory not empty", str(place))
+        rmtree(place, **options)
+
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(disk, "update_from_disk", lambda *_: None)
+        for version in (1, 2, 3):
+            with pytest.MonkeyPatch.context() as inner:
+                if version == 2:
+                    inner.setattr(shutil, "rmtree", busy)
+                push(version)
+            dist.barrier()
+            found.append(sorted(entry.name for entry in room.iterdir()))
+            dist.barrier()
+    return found
 
 
 def _built(layout: LayoutConfig, folder: HuggingFaceFolder) -> list[torch.nn.Module]:

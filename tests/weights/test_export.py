@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from engine.config.layout import LayoutConfig
+from engine.errors import RunError
 from engine.weights.hugging_face import INDEX, HuggingFaceFolder
 from tools.benchmarks.parity.models import DENSE, GQA_MOE, MODELS
 
@@ -118,6 +119,25 @@ def test_a_full_disk_of_one_rank_is_said_by_all_and_the_folder_before_stays(
     assert tensors_of(to).keys() == tensors_of(sources["moe gqa"]).keys()
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("error", [ValueError("a is written twice"), KeyError("int8")])
+def test_any_error_of_one_ranks_writer_is_said_by_all_and_no_bucket_is_kept(
+    pool, sources, tmp_path, rank, error
+):
+    to = tmp_path / "exported"
+    run = {"source": sources["moe gqa"], "to": to, "bucket_bytes": BUCKET}
+    answers = pool.run(run_case, TWO, what="failing_writer", rank=rank, error=error, **run)
+    reason = f"weights cannot be written to {to}: {type(error).__name__}: {error}, on rank {rank}"
+    assert answers == [(reason, [], 0)] * 2
+
+
+@pytest.mark.parametrize(("moved", "refused"), [(0, False), (4, True)])
+def test_pieces_that_overlap_and_leave_a_gap_are_refused(pool, sources, moved, refused):
+    answers = pool.run(run_case, TWO, what="said_of_pieces", source=sources["moe gqa"], moved=moved)
+    for said in answers:
+        assert ("do not make up" in said) == refused
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 4 MB of its own."""
@@ -148,6 +168,34 @@ def test_a_push_through_the_disk_leaves_the_newest_version_alone(pool, sources, 
     )
     assert first == [(["000001"], 1), (["000001", "000002"], 2), (["000002"], 0)]
     assert second[-1:] == first[-1:]
+
+
+SENTENCE = "pushing weight version 1: server a died"
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (RunError(SENTENCE), SENTENCE),
+        (TypeError("a bug"), "pushing weight version 1: TypeError: a bug"),
+    ],
+)
+def test_an_update_that_a_server_refuses_is_said_by_all_ranks(
+    pool, sources, tmp_path, error, sentence
+):
+    run = {"source": sources["dense"], "room": tmp_path, "error": error}
+    assert pool.run(run_case, TWO, what="refused_push", **run) == [sentence] * 2
+
+
+def test_a_folder_that_cannot_be_removed_is_tried_again_and_a_file_stays(pool, sources, tmp_path):
+    (tmp_path / "notes.txt").write_text("somebody's")
+    run = {"source": sources["dense"], "room": tmp_path}
+    for found in pool.run(run_case, TWO, what="push_beside_what_stays", **run):
+        assert found == [
+            ["000001", "notes.txt"],
+            ["000001", "000002", "notes.txt"],
+            ["000003", "notes.txt"],
+        ]
 
 
 MB = 1 << 20

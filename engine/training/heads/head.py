@@ -42,7 +42,7 @@ class Head(Protocol):
         ...
 
     def outputs(self, model: GPTBackbone, hidden: Tensor, row: PackedRow) -> Any:
-        """Return what the head makes of a packed row; its tensor and context ranks all take part.
+        """Return the head's outputs for a packed row; its tensor and context ranks all take part.
 
         Args:
             model: a bare last stage.

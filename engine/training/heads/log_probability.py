@@ -28,7 +28,7 @@ def log_probability_and_entropy(
     group: dist.ProcessGroup,
     chunk_tokens: int,
 ) -> tuple[Tensor, Tensor]:
-    """Per token log pi(target) and the entropy of pi = softmax(hidden @ weight^T / temperature).
+    """Return each token's log pi(target) and entropy, pi = softmax(hidden @ weight^T / temperature).
 
     Logits and all that follows them are float32. With bfloat16 inputs the products are summed in
     float32 and never rounded to bfloat16, as a plain output layer would round them; on CUDA the
@@ -155,7 +155,7 @@ class _LogProbabilityAndEntropy(torch.autograd.Function):
 
 
 def _combine(statistics: Tensor, group: dist.ProcessGroup) -> tuple[Tensor, ...]:
-    """Statistics of the shards [4, T] -> target's logit, peak, log sum exp(x - peak), entropy.
+    """Combine the shards' statistics [4, T]: target's logit, peak, log sum exp(x - peak), entropy.
 
     Two collectives for a whole row. A shard's sums are about its own peak m; about the common peak
     M, with d = m - M, they are e^d sum exp(x - m) and e^d (sum (x - m) exp(x - m) + d sum ...).
@@ -172,7 +172,7 @@ def _combine(statistics: Tensor, group: dist.ProcessGroup) -> tuple[Tensor, ...]
 
 
 def _passes(device: torch.device) -> Any:
-    """What goes over a chunk's logits on ``device``: a module of two functions."""
+    """Return the module of the two functions that go over a chunk's logits on ``device``."""
     if device.type == "cuda":
         from engine.training.heads import (
             logit_kernels,  # triton comes with torch's CUDA build alone
@@ -187,7 +187,7 @@ def _chunks(tokens: int, size: int) -> Iterator[slice]:
 
 
 def _operands(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """What the matrix products read: CUDA multiplies bfloat16 into float32, the CPU cannot."""
+    """Return the operands: CUDA multiplies bfloat16 into float32, for the CPU they are float32."""
     return (hidden, weight) if hidden.device.type == "cuda" else (hidden.float(), weight.float())
 
 

@@ -20,7 +20,7 @@ _LOWEST = tl.constexpr(-3.4e38)
 
 
 def statistics_of_shard(products: Tensor, column: Tensor, temperature: float) -> Tensor:
-    """As ``logit_passes.statistics_of_shard``, but that ``products`` stay as they are."""
+    """Return ``logit_passes.statistics_of_shard``, but leave ``products`` as they are."""
     tokens, words = products.shape
     statistics = products.new_empty(4, tokens)
     _statistics_of_rows[(tokens,)](
@@ -46,7 +46,7 @@ def gradient_of_products(
     temperature: float,
     dtype: torch.dtype,
 ) -> Tensor:
-    """As ``logit_passes.gradient_of_products``."""
+    """Return ``logit_passes.gradient_of_products``."""
     tokens, words = products.shape
     out = products if dtype == products.dtype else torch.empty_like(products, dtype=dtype)
     zero = products.new_zeros(1)

@@ -10,7 +10,9 @@ from torch import Tensor
 
 
 def statistics_of_shard(products: Tensor, column: Tensor, temperature: float) -> Tensor:
-    """What this rank's words know of each token; overwrites ``products``.
+    """Return this rank's part of each token's softmax statistics; overwrites ``products``.
+
+    A rank has the columns of V / tp words of the vocabulary.
 
     Args:
         products: [t, V / tp] float32, hidden states times output layer; over ``temperature`` they
@@ -41,7 +43,7 @@ def gradient_of_products(
     temperature: float,
     dtype: torch.dtype,
 ) -> Tensor:
-    """[t, V / tp] of ``dtype``, the loss's derivative by ``products``, which are overwritten.
+    """Return the loss's derivative by ``products``, [t, V / tp] of ``dtype``; overwrites them.
 
     Args:
         products: as in :func:`statistics_of_shard`, and so are ``column`` and ``temperature``.

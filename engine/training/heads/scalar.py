@@ -24,7 +24,7 @@ from engine.parallel.context import whole_row
 
 @dataclass(frozen=True)
 class ScalarHead:
-    """One value a sample.
+    """A head that gives one value a sample.
 
     Attributes:
         learning_rate_factor: > 0; the score layer learns with so many times the learning rate of

@@ -35,7 +35,7 @@ class WeightedRow(Protocol):
 
 
 class TokenOutputs(NamedTuple):
-    """Of every position of a row; float32 [T], in nats."""
+    """Log-probability and entropy at every position of a row; float32 [T], in nats."""
 
     logp: Tensor
     """log pi(label)."""

@@ -11,10 +11,11 @@ class WeightPush(Protocol):
     def __call__(self, version: int) -> None:
         """Make the weights ``version``. Called by all trainer ranks together.
 
-        When it returns on rank 0, every server has said that it has them; on other ranks it may
-        return earlier. Saying so to anybody else is the caller's part.
+        When it returns, on any rank, every server has said that it has them. Saying so to anybody
+        else is the caller's part.
 
         Raises:
-            RunError: the weights could not be passed on, or servers could not take them.
+            RunError: the weights could not be passed on, or servers could not take them; the same
+                sentence on all ranks.
         """
         ...

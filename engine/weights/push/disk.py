@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
+import logging
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,20 +14,28 @@ import torch.distributed as dist
 
 from engine.errors import RunError
 from engine.servers.endpoint import Endpoint, open_session
+from engine.weights.folder_swap import try_to_remove
 
 if TYPE_CHECKING:  # it needs megatron, and who only has servers load a folder does not
     from engine.weights.export import Exporter
 
+_log = logging.getLogger(__name__)
+
 FLUSH_SECONDS = 10  # for a server that has nothing to do but to notice that
+REQUESTS = 3
+"""Number of requests that an update sends to each server, one after the other."""
 
 
 class DiskPush:
-    """See :class:`engine.weights.push.WeightPush`. Only the newest version stays on the disk."""
+    """Pushes weights as a folder; of the pushed versions only the newest stays on the disk.
+
+    Built and called by all trainer ranks together; see :class:`engine.weights.push.WeightPush`.
+    """
 
     def __init__(
         self, exporter: Exporter, folder: Path, servers: Mapping[str, str], limit_seconds: float
     ) -> None:
-        """Nothing is written yet.
+        """Write nothing yet.
 
         Args:
             exporter: of the policy.
@@ -37,19 +46,39 @@ class DiskPush:
         """
         self._exporter, self._folder = exporter, folder
         self._servers, self._limit = servers, limit_seconds
+        # The other ranks wait as long as the servers may take, which can be longer than a
+        # collective of training may.
+        patience = timedelta(seconds=REQUESTS * limit_seconds + 60)
+        self._group = dist.new_group(timeout=patience, backend="gloo")
 
     def __call__(self, version: int) -> None:
-        """See :class:`engine.weights.push.WeightPush`.
+        """Give all servers the weights as they are now, as ``version``, and wait until they do.
 
         Raises:
-            RunError: see :meth:`Exporter.export`, on all ranks, and :func:`update_from_disk`, on
-                rank 0.
+            RunError: see :meth:`Exporter.export` and :func:`update_from_disk`; the same sentence
+                on all ranks.
         """
         place = self._folder / f"{version:06d}"
         self._exporter.export(place, durable=False)  # after a power cut the servers are gone, too
+        failure: list[str | None] = [None]
         if dist.get_rank() == 0:
-            update_from_disk(self._servers, place, version, self._limit)
+            failure = [self._reason_against(place, version)]
+        dist.broadcast_object_list(failure, src=0, group=self._group)
+        if failure[0] is not None:
+            raise RunError(failure[0])
+        if dist.get_rank() == 0:
             _remove_others(place)
+
+    def _reason_against(self, place: Path, version: int) -> str | None:
+        """Have the servers load ``place``; return why one did not, None if all did."""
+        try:
+            update_from_disk(self._servers, place, version, self._limit)
+        except RunError as error:
+            return str(error)
+        except Exception as error:
+            _log.exception("a push failed")
+            return f"pushing weight version {version}: {type(error).__name__}: {error}"
+        return None
 
 
 def update_from_disk(
@@ -114,7 +143,10 @@ async def _update(
 
 
 def _remove_others(folder: Path) -> None:
-    """Leave nothing beside ``folder``: checkpoints are what a run is resumed from."""
+    """Remove what is beside ``folder``: checkpoints are what a run is resumed from.
+
+    What the file system does not remove now, the next push tries again.
+    """
     for other in folder.parent.iterdir():
         if other != folder:
-            shutil.rmtree(other)
+            try_to_remove(other)
