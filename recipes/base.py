@@ -114,6 +114,7 @@ def train(run: Run[Config]) -> None:
             held_out=config.prompts.held_out,
             seed=config.seed,
         )
+    run.record.say(f"probability of a full trace, the gate: {probability:.3f}")
     figures = {"gate_probability": probability}
     run.finish(model, config.steps, figures, template="plain")
 

@@ -77,6 +77,7 @@ def train(run: Run[Config]) -> None:
     if data.validation is not None:
         figures["validation_loss"] = run.data.mean_loss(model, data.validation)
         run.record.after_the_last(total, {VALIDATION_LOSS: figures["validation_loss"]})
+        run.record.say(f"validation loss {figures['validation_loss']:.4f}")
     run.finish(model, total, figures, template=config.data.template)
 
 

@@ -8,8 +8,9 @@ Yu et al., arXiv 2503.14476, eq. 8 to 13. GRPO's group-relative advantages with 
 - dynamic sampling: groups whose rewards are all equal are not trained on (``accepts``). Eq. 8 asks
   that some answers of a group, but not all, are correct; here the sum of all rewards of a run is
   compared, before the punishment below: a group that is equally correct, but not equally well
-  formatted for instance, is trained on. The paper samples further prompts until the batch is full again; that is not done here: the batch of a step
-  gets smaller, and its weights are those of the samples that are left;
+  formatted for instance, is trained on. The paper samples further prompts until the batch is full
+  again; that is not done here: the batch of a step gets smaller, and its weights are those of the
+  samples that are left;
 - mean over tokens: a long answer weighs more than a short one. Eq. 8 averages over one group; here,
   as in the authors' code, the mean is over all tokens of the batch;
 - soft overlong punishment (eq. 13), added to the reward of an answer of y tokens, where L_max is

@@ -8,9 +8,9 @@ from the whole batch:
 
 in PPO's clipped objective, averaged over all tokens. The paper normalises the advantages of tokens
 over all tokens of the batch, so that a long answer has more part in mean and std than a short one;
-here each sample counts once: its tokens have one advantage, because no KL is in the reward. With ``group_baseline`` it is the paper's
-variant for reasoning, "REINFORCE++ w/ baseline": the group's mean is subtracted first, and the
-batch gives the scale only.
+here each sample counts once: its tokens have one advantage, because no KL is in the reward. With
+``group_baseline`` it is the paper's variant for reasoning, "REINFORCE++ w/ baseline": the group's
+mean is subtracted first, and the batch gives the scale only.
 
 Defaults: epsilon 0.2 is PPO's. The paper puts the KL into the reward, token by token, and in the
 variant into the loss (k2); ``kl_coefficient`` is the weight of k3 in the loss, 0 by default.

@@ -85,7 +85,7 @@ _TAG = r"</?(?:think|answer)>|<(?:bos|eos|pad|unk)>|<[|｜][A-Za-z0-9_▁]+[|｜
 """Tags of the answer and special tokens, such as ``<|im_end|>`` and ``<｜end▁of▁sentence｜>``."""
 _NOTATION = regex.compile(  # possessive, and never past another mark: linear time
     r"```(?:[^`]++|`(?!``))*+```"
-    r"|`[^`\n]++`"
+    r"|(?<!`)`[^`\n]++`(?!`)"
     r"|(?<!\\)\$\$(?:[^$]++|\$(?!\$))*+\$\$"
     r"|(?<!\\)\$(?=[^\s$])(?:[^$\\\n]++|\\.)*+(?<!\s)\$(?!\d)"  # "$5 or $6" is none
     r"|(?<!\\)\\\((?:[^\\]++|\\[^()])*+\\\)"

@@ -15,8 +15,8 @@ REFLECTIVE_WORDS = frozenset(
     {"wait", "mistake", "however", "but", "retry", "error", "verify", "wrong", "evaluate"}
     | {"check", "等"}
 )
-"""Words by which the paper saw reflection grow (DeepSeek-R1 v2, supplement); and ``等``, wait, which
-is a word of its own in the chain task."""
+"""Words by which the paper saw reflection grow (DeepSeek-R1 v2, supplement); and ``等``, wait, as
+the chain task has it: a word of its own."""
 CHINESE_REFLECTION = re.compile("等等|等一下|不对(?!称)|重新检查")
 """Wait (also: and so on), wait a moment, not right (not: asymmetric), check again. They are found
 inside of sentences: Chinese has no spaces between words."""

@@ -233,8 +233,6 @@ class Run(Closing, Generic[C]):
             shutil.rmtree(self.config.run_dir / "weights", ignore_errors=True)
             digests = {**self._inputs, "made": made}
             write_result(self.placement.recipe, self.config, steps, digests, figures)
-            for name, value in figures.items():
-                self.record.say(f"{name}: {value:.4g}")
             self.record.say(f"model in {folder}")
         dist.barrier()  # rank 0 hosts stores that the others use: all leave together
 

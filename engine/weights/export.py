@@ -104,6 +104,7 @@ class Exporter:
             if failure is None:
                 file = partial / self._name(bucket)
                 failure = _reason_against(self._write, file, bucket, tensors, durable)
+            del tensors  # where it failed, with the one it had come to
         return failure
 
     def _write(self, file: Path, bucket: Bucket, tensors: NamedTensors, durable: bool) -> None:

@@ -126,7 +126,7 @@ def failing_writer(
     most = 0
 
     def put(self: export.SafetensorsWriter, name: str, tensor: torch.Tensor) -> None:
-        raise error.with_traceback(None)
+        raise type(error)(*error.args)  # a traceback stays with its error
 
     stream = exporter.stream._stream
     transfer = stream._transfer

@@ -1,4 +1,4 @@
-"""A folder takes another's place: wherever its process is killed or refused, one of them is whole."""
+"""A folder takes another's place; wherever its process is killed or refused, one is whole."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def log_probability_and_entropy(
     group: dist.ProcessGroup,
     chunk_tokens: int,
 ) -> tuple[Tensor, Tensor]:
-    """Return each token's log pi(target) and entropy, pi = softmax(hidden @ weight^T / temperature).
+    """Return log pi(target) and the entropy of pi = softmax(hidden @ weight^T / temperature).
 
     Logits and all that follows them are float32. With bfloat16 inputs the products are summed in
     float32 and never rounded to bfloat16, as a plain output layer would round them; on CUDA the
