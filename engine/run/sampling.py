@@ -88,7 +88,7 @@ class Sampling:
         """Give the servers the policy as it is now, and let the sampler go on with it.
 
         Raises:
-            RunError: a server did not take it (on rank 0).
+            RunError: a server did not take it; on all ranks.
         """
         with self._phases("push"):
             self._push(version)
