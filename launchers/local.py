@@ -1,8 +1,8 @@
 """``python -m launchers.local recipes.zero CONFIG [key=value ...]`` runs a recipe on this machine.
 
 Configuration, input files, run folder, ports and GPUs are checked before the first process starts;
-all processes of the run start and end together. Exit status: 0 when the run is complete, 1 when it failed, 130 after
-Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
+all processes of the run start and end together. Exit status: 0 when the run is complete, 1 when it
+failed, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 """
 
 from __future__ import annotations
