@@ -14,6 +14,8 @@ from engine.checkpoint import manifest
 from engine.errors import RunError
 from engine.models.family import FAMILIES
 
+pytestmark = pytest.mark.slow
+
 
 def assert_equal(one, other):
     assert one.keys() == other.keys()

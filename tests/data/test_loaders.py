@@ -171,6 +171,7 @@ def test_a_machine_without_dali_is_told_what_to_do(monkeypatch, reader: BatchRea
         open_loader(LoadingConfig(loader="dali"), reader, 0, CPU)
 
 
+@pytest.mark.slow
 def test_the_plain_loader_imports_no_dali() -> None:
     program = "import sys, engine.data.loader; assert 'nvidia.dali' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -12,6 +12,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 PREAMBLE = "import pathlib, sys, time; file = pathlib.Path(sys.argv[1]);"
 
 

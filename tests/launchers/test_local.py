@@ -15,6 +15,8 @@ import pytest
 import yaml
 from launched import Launched, assert_nothing_left, leftovers
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., Launched]
 
 

@@ -15,6 +15,8 @@ from engine.models.memory import kept_per_token, training_memory
 from engine.models.published import published
 from engine.models.sharding import tensor_infos
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = Path(__file__).parents[2] / "tools" / "benchmarks" / "configs"
 ONE = LayoutConfig(processes=1)
 MIB = 2**20

@@ -51,6 +51,7 @@ def test_answers_are_judged_by_the_module() -> None:
     assert judged("good", "bad", "print") == [RIGHT, WRONG, WRONG]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["hang", "compute"])
 def test_an_answer_that_is_never_judged_is_a_timeout_and_the_next_one_is_judged(fault: str) -> None:
     async def judge() -> None:
@@ -105,6 +106,7 @@ def test_a_worker_killed_while_idle_costs_no_answer() -> None:
     assert asyncio.run(judge()) == RIGHT
 
 
+@pytest.mark.slow
 def test_the_deadline_is_per_answer_and_waiting_for_a_worker_is_not_counted() -> None:
     async def judge() -> list[Score]:
         async with pool(workers=1) as workers:
@@ -127,6 +129,7 @@ def test_answers_beside_a_hanging_one_are_judged_meanwhile() -> None:
     asyncio.run(judge())
 
 
+@pytest.mark.slow
 def test_a_verdict_in_time_counts_though_the_event_loop_looked_late() -> None:
     async def judge() -> list[Score]:
         verdicts = []
@@ -197,6 +200,7 @@ def test_a_pool_that_closes_while_answers_are_cancelled_waits_until_its_processe
         gc.collect()
 
 
+@pytest.mark.slow
 def test_no_process_is_left_behind_by_a_parent_that_is_killed() -> None:
     program = textwrap.dedent("""
         import asyncio
@@ -233,6 +237,7 @@ def test_a_scorer_that_cannot_be_prepared_stops_the_run_with_a_sentence(
     assert worker_processes() == []
 
 
+@pytest.mark.slow
 def test_a_worker_is_light() -> None:
     program = textwrap.dedent("""
         import sys

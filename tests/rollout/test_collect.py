@@ -123,6 +123,7 @@ def test_many_missing_groups_are_counted_not_listed(server, tmp_path):
     assert said[0].endswith("waiting for groups 0, 1, 2, 3, 4, 5, 6, 7 and 12 more")
 
 
+@pytest.mark.slow
 def test_only_missing_groups_are_asked_for(server, tmp_path):
     store = RolloutStore(tmp_path / "rollouts")
     server.set_behaviours({11: "hang", 13: "hang"})

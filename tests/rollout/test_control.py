@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from engine.errors import RunError
@@ -46,6 +47,16 @@ def host_process() -> Iterator[tuple[subprocess.Popen[str], str]]:
     yield process, address
     process.kill()
     process.wait()
+
+
+def freeze(pid: int) -> None:
+    """Stop a process; return when all its threads stand still, which is later than the signal."""
+    os.kill(pid, signal.SIGSTOP)
+    threads = [psutil.Process(thread.id) for thread in psutil.Process(pid).threads()]
+    deadline = time.monotonic() + 5
+    while any(thread.status() != psutil.STATUS_STOPPED for thread in threads):
+        assert time.monotonic() < deadline, "a thread goes on"
+        time.sleep(0.01)
 
 
 def test_words_go_both_ways_and_are_none_before_they_are_said():
@@ -132,7 +143,7 @@ def test_a_frozen_host_blocks_nobody_beyond_the_limit(host_process, monkeypatch)
     process, address = host_process
     sampler = Control.connect(address, "sampler", 5)
     monkeypatch.setattr(control, "ACCESS_SECONDS", 0.5)
-    os.kill(process.pid, signal.SIGSTOP)
+    freeze(process.pid)
     start = time.monotonic()
     with pytest.raises(RunError, match="trainer rank 0 is frozen"):
         sampler.weights_version()

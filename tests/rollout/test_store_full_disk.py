@@ -16,6 +16,8 @@ from engine.errors import RunError
 from engine.platform.files import replacing
 from engine.rollout.store import RolloutStore
 
+pytestmark = pytest.mark.slow
+
 GROUPS = 6
 PAGE = 4096
 
