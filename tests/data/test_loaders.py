@@ -147,7 +147,7 @@ def test_a_dead_worker_of_dali_is_an_error() -> None:
         next(loader)
         (worker,) = dali_workers()
         worker.kill()
-        with pytest.raises(RunError, match=r"data\.loader: DALI cannot go on"):
+        with pytest.raises(RunError, match=r"loading\.loader: DALI cannot go on"):
             for _ in range(20):
                 next(loader)
 
