@@ -67,7 +67,7 @@ def test_writing_a_step_again_replaces_it(tmp_path):
     assert content(folders.folder(10)) == ["second"] * 3
 
 
-def test_what_is_set_aside_is_out_of_the_row_but_kept(tmp_path):
+def test_what_is_quarantined_is_out_of_the_row_but_kept(tmp_path):
     folders = CheckpointFolders(tmp_path, keep=2)
     write(folders, 10, "good")
     write(folders, 20, "bad")
