@@ -22,7 +22,7 @@ def configuration(run_dir: Path, every: int = 1) -> dict:
     return {
         "seed": 1,
         "run_dir": str(run_dir),
-        "architecture": str(REPOSITORY / "recipes" / "configs" / "quickstart" / "model.json"),
+        "model": str(REPOSITORY / "recipes" / "configs" / "quickstart" / "model.json"),
         "layout": {"processes": 2, "ep": 2},
         "training": {"dtype": "float32", "tokens_per_microbatch": 1024},
         "stages": [{"corpus": "textbook", **stage}, {"corpus": "web", **stage}],
