@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from launched import assert_nothing_left, leftovers
-from zero_runs import STEPS, base_command, final_weights, zero_command
+from zero_runs import STEPS, base_command, final_weights, side_by_side, zero_command
 
 from engine.monitoring.metrics_file import read_metrics
 from engine.rollout.store import RolloutStore
@@ -96,32 +96,28 @@ def test_two_starts_from_the_same_rollouts_give_the_same_weights(base, finished,
 def test_another_algorithm_gives_the_same_weights_twice_from_the_same_rollouts(
     base, finished, tmp_path
 ):
-    made = []
-    for name in ("first", "second"):
-        folder = tmp_path / name
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
         for kind in ("rollouts", "evaluations"):
             shutil.copytree(finished / kind / "000000", folder / kind / "000000")
-        command = zero_command(base, folder, "algorithm.name=dapo", "steps=1", "minibatches=1")
-        subprocess.run(command, check=True, timeout=300)
-        made.append(final_weights(folder))
-    assert made[0] == made[1]
-    assert made[0] != (finished.parent / "base/model/model.safetensors").read_bytes()
+    dapo = ("algorithm.name=dapo", "steps=1", "minibatches=1")
+    side_by_side(*(zero_command(base, folder, *dapo) for folder in folders))
+    one, other = map(final_weights, folders)
+    assert one == other
+    assert one != (base / "model" / "model.safetensors").read_bytes()
 
 
-def test_one_override_runs_another_layout_with_the_same_numbers(base, tmp_path):
-    """The other layouts are fed the first one's rollouts; their parity gates hold at every push.
+def test_one_override_runs_another_layout_with_the_same_numbers(base, finished, tmp_path):
+    """The other layouts are fed the rollouts of ep=2; their parity gates hold at every push.
 
     The router's balance loss, of each sample by itself, is among the numbers.
     """
-    first = tmp_path / "ep"
-    subprocess.run(zero_command(base, first, "layout.ep=2"), check=True, timeout=300)
-    expected = read_metrics(first / "metrics.jsonl")[:STEPS]
-    for key in ("tp", "pp"):
-        other = with_rollouts_of(first, tmp_path / key)
-        command = zero_command(base, other, f"layout.{key}=2")
-        subprocess.run(command, check=True, timeout=300)
-        assert json.loads((other / "environment.json").read_text())["layout"][key] == 2
-        found = read_metrics(other / "metrics.jsonl")[:STEPS]
+    expected = read_metrics(finished / "metrics.jsonl")[:STEPS]
+    others = {key: with_rollouts_of(finished, tmp_path / key) for key in ("tp", "pp")}
+    side_by_side(*(zero_command(base, run, f"layout.{key}=2") for key, run in others.items()))
+    for key, run in others.items():
+        assert json.loads((run / "environment.json").read_text())["layout"][key] == 2
+        found = read_metrics(run / "metrics.jsonl")[:STEPS]
         for ours, theirs in zip(found, expected, strict=True):
             assert ours["parity/max_logprob_difference"] < 1e-4
             for name in ("training/kl", "training/entropy", "training/gradient_norm"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from launched import REPOSITORY
@@ -54,6 +56,16 @@ def zero_command(base: Path, run_dir: Path, *overrides: str) -> list[str]:
         *SMALL,
         *overrides,
     ]
+
+
+def side_by_side(*commands: Sequence[str]) -> None:
+    """Run the commands at the same time, until all have ended well: starting leaves cores idle."""
+    started = [subprocess.Popen(command) for command in commands]
+    try:
+        assert [process.wait(timeout=400) for process in started] == [0] * len(commands)
+    finally:
+        for process in started:
+            process.kill()  # the launcher's supervisor then ends its run
 
 
 def final_weights(run_dir: Path) -> bytes:
