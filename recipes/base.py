@@ -14,29 +14,19 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from engine.algorithms.next_token import next_token
 from engine.config.inputs import ModelConfigFile
-from engine.config.section import Section
-from engine.config.trainer import LoadingConfig, OptimizerConfig
-from engine.errors import RunError
+from engine.config.trainer import LoadingConfig
 from engine.run.roles import Role, trainer
 from engine.run.run_config import RunConfig
 from engine.run.start import main
 from engine.run.step import scheduled_rate
-from recipes.chain_task.corpus import Corpus, CorpusConfig, Stage
-from recipes.chain_task.gate import GateConfig, gate_probability
+from recipes.chain_task.corpus import Corpus, CorpusConfig
+from recipes.chain_task.gate import GateConfig, pass_gate
 from recipes.chain_task.prompt_sets import PromptCounts, write_prompt_sets
+from recipes.chain_task.stages import StageConfig, stage_of
 from recipes.chain_task.vocabulary import model_source
 
 if TYPE_CHECKING:
     from engine.run.run import Run
-
-
-class StageConfig(Section):
-    """One stage of pre-training: a corpus and how long and how fast it is learned."""
-
-    corpus: Stage = Field(description="which stream of documents")
-    steps: int = Field(ge=1, description="optimizer updates")
-    documents_per_step: int = Field(ge=1, description="documents of one update, on all ranks")
-    optimizer: OptimizerConfig = Field(description="starts anew with the stage")
 
 
 class Config(RunConfig):
@@ -60,19 +50,6 @@ class Config(RunConfig):
             )
         return stages
 
-    @property
-    def steps(self) -> int:
-        """Updates of all stages together."""
-        return sum(stage.steps for stage in self.stages)
-
-    def at(self, step: int) -> tuple[StageConfig, int]:
-        """Return the stage that update ``step`` belongs to, and the update's number within it."""
-        for stage in self.stages:
-            if step < stage.steps:
-                return stage, step
-            step -= stage.steps
-        raise IndexError(f"the run has {self.steps} steps")
-
 
 def roles(config: Config) -> list[Role]:
     """Return what a run needs: trainer ranks."""
@@ -82,11 +59,12 @@ def roles(config: Config) -> list[Role]:
 def train(run: Run[Config]) -> None:
     """Next-token training, stage after stage; then the gate, the model and the prompt sets."""
     config, first = run.config, run.first_step
-    stage, _ = config.at(max(0, first - 1))
+    total = sum(stage.steps for stage in config.stages)
+    stage, _ = stage_of(config.stages, max(0, first - 1))
     model = run.trained_model(stage.optimizer, source=model_source(config.model, config.run_dir))
     run.resume(model)
-    for step in run.steps(config.steps, record_every=25):
-        stage, update = config.at(step.number)
+    for step in run.steps(total, record_every=25):
+        stage, update = stage_of(config.stages, step.number)
         if update == 0 or step.number == first:
             corpus = Corpus(config.corpus, stage.corpus, seed=config.seed)
             documents = stage.documents_per_step
@@ -99,13 +77,7 @@ def train(run: Run[Config]) -> None:
         rate = scheduled_rate(stage.optimizer, update, stage.steps)
         updates = [model.update(batch.rows, next_token, batch.tokens, rate)]
         step.log(updates, batch.tokens, rate=rate)
-    probability = gate_probability(run, model, config.gate, config.corpus.problems)
-    if probability < config.gate.min_probability:
-        raise RunError(
-            f"gate.min_probability: the base gets through a full trace with probability "
-            f"{probability:.3f}, {config.gate.min_probability} is asked; give its first stage more "
-            f"steps, or take another seed, in another run_dir"
-        )
+    probability = pass_gate(run, model, config.gate, config.corpus.problems)
     if run.is_first_rank:
         write_prompt_sets(
             config.run_dir / "prompts",
@@ -114,9 +86,7 @@ def train(run: Run[Config]) -> None:
             held_out=config.prompts.held_out,
             seed=config.seed,
         )
-    run.record.say(f"probability of a full trace, the gate: {probability:.3f}")
-    figures = {"gate_probability": probability}
-    run.finish(model, config.steps, figures, template="plain")
+    run.finish(model, total, {"gate_probability": probability}, template="plain")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from engine.config.section import Section
+from engine.errors import RunError
 from recipes.chain_task.answers import full_trace
 from recipes.chain_task.problems import LABELS, Problem, ProblemsConfig, different_problems
 from recipes.chain_task.vocabulary import DIGITS, ENGLISH, Language, encode
@@ -54,6 +55,25 @@ def forced_trace(problem: Problem, language: Language = ENGLISH) -> ForcedTrace:
     words = full_trace(problem, language)
     determined = [word in _DETERMINED for word in words]
     return ForcedTrace(encode(problem.words), encode(words), determined)
+
+
+def pass_gate(
+    run: Run[Any], model: TrainedModel, gate: GateConfig, problems: ProblemsConfig
+) -> float:
+    """Say and return :func:`gate_probability`.
+
+    Raises:
+        RunError: it is less than ``gate.min_probability``.
+    """
+    probability = gate_probability(run, model, gate, problems)
+    if probability < gate.min_probability:
+        raise RunError(
+            f"gate.min_probability: the base gets through a full trace with probability "
+            f"{probability:.3f}, {gate.min_probability} is asked; give its first stage more "
+            f"steps, or take another seed, in another run_dir"
+        )
+    run.record.say(f"probability of a full trace, the gate: {probability:.3f}")
+    return probability
 
 
 def gate_probability(
