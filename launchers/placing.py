@@ -10,9 +10,8 @@ from typing import Protocol
 from engine.errors import RunError
 from engine.run.placement import Placement
 from engine.run.roles import Port, Role
+from launchers.ports import HOST
 from launchers.process import Process
-
-HOST = "127.0.0.1"  # a server has no key: only this machine may talk to it
 
 
 class Ports(Iterator[int], Protocol):

@@ -11,7 +11,9 @@ import psutil
 
 from engine.errors import RunError
 
-_HOST = "127.0.0.1"
+HOST = "127.0.0.1"
+"""A server has no key: only this machine may talk to it."""
+
 _LOWEST = 15_000
 _ATTEMPTS = 1_000
 
@@ -37,7 +39,7 @@ class LoopbackPorts(Iterator[int]):
                 self._given.add(port)
                 return port
         raise RunError(
-            f"no free TCP port found on {_HOST} between {_LOWEST} and {self._end} "
+            f"no free TCP port found on {HOST} between {_LOWEST} and {self._end} "
             f"in {_ATTEMPTS} attempts"
         )
 
@@ -61,7 +63,7 @@ def require_free(port: int, key: str) -> None:
     if _is_free(port):
         return
     raise RunError(
-        f"{key}: port {port} on {_HOST} is already in use by {_holder(port)}; "
+        f"{key}: port {port} on {HOST} is already in use by {_holder(port)}; "
         "stop that process or choose another port (0 takes any free one)"
     )
 
@@ -71,7 +73,7 @@ def _is_free(port: int) -> bool:
         # as servers do: connections in TIME_WAIT from an earlier run do not count
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((_HOST, port))
+            probe.bind((HOST, port))
         except OSError:
             return False
     return True

@@ -43,6 +43,9 @@ phase "browser" install_chromium
 phase "ruff check" "$bin/ruff" check .
 phase "ruff format" "$bin/ruff" format --check .
 phase "types" "$bin/mypy"
-phase "fast tests" run_pytest -m "not slow and not gpu" --durations=10 "$@"
-phase "slow tests" run_pytest -m "slow and not gpu" --durations=20 "$@"
+two_at_a_time=(-n 2 --dist loadfile)
+phase "fast tests" run_pytest -m "not slow and not gpu" "${two_at_a_time[@]}" --durations=10 "$@"
+phase "slow tests" run_pytest -m "slow and not serial and not gpu" "${two_at_a_time[@]}" \
+    --durations=15 "$@"
+phase "serial tests" run_pytest -m "serial and not gpu" --durations=15 "$@"
 echo "== everything passed in $SECONDS s"

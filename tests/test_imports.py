@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TIERS = (
-    {"launchers", "tools"},
+    {"tools"},
+    {"launchers"},
     {"recipes"},
     {"engine.run"},
     {"engine.training", "engine.rollout", "engine.checkpoint"},

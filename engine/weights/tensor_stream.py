@@ -51,7 +51,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Held:
+class SentPiece:
     """A piece, the rank that sends it, and its number among that rank's."""
 
     piece: Piece
@@ -94,10 +94,10 @@ class TensorStream:
         mine, self._values = _pieces(chunks)
         everyones: list[list[Piece]] = [[] for _ in range(dist.get_world_size())]
         dist.all_gather_object(everyones, mine)
-        self._held: dict[MapKey, list[Held]] = defaultdict(list)
+        self._held: dict[MapKey, list[SentPiece]] = defaultdict(list)
         for rank, pieces in enumerate(everyones):
             for number, piece in enumerate(pieces):
-                self._held[piece.key].append(Held(piece, rank, number))
+                self._held[piece.key].append(SentPiece(piece, rank, number))
         self.tensors = {key: _whole(key, held) for key, held in self._held.items()}
 
     def buckets(
@@ -158,9 +158,9 @@ class TensorStream:
                 whole[piece.key][piece.place] = values
         return whole
 
-    def _parts(self, bucket: Bucket) -> dict[int, list[Held]]:
+    def _parts(self, bucket: Bucket) -> dict[int, list[SentPiece]]:
         """Return the pieces of ``bucket`` by the rank that holds them, in its message's order."""
-        parts: dict[int, list[Held]] = defaultdict(list)
+        parts: dict[int, list[SentPiece]] = defaultdict(list)
         for key in bucket.keys:
             for held in self._held[key]:
                 parts[held.rank].append(held)
@@ -168,7 +168,7 @@ class TensorStream:
             those.sort(key=lambda held: -held.piece.whole.dtype.itemsize)
         return parts
 
-    def _message(self, held: Sequence[Held]) -> Tensor:
+    def _message(self, held: Sequence[SentPiece]) -> Tensor:
         message, copies = _empty_message(held), PlainCopies()
         for one, (_, place) in zip(held, _cut(held, message), strict=True):
             place.copy_(self._values[one.number](copies))
@@ -205,7 +205,7 @@ def _values_of(
     return values
 
 
-def _whole(key: MapKey, held: Sequence[Held]) -> Described:
+def _whole(key: MapKey, held: Sequence[SentPiece]) -> Described:
     """Return the tensor that these pieces make up."""
     (first, *others) = {one.piece.whole for one in held}
     if others or not make_up(first.shape, [one.piece.place for one in held]):
@@ -213,12 +213,12 @@ def _whole(key: MapKey, held: Sequence[Held]) -> Described:
     return first
 
 
-def _empty_message(held: Sequence[Held]) -> Tensor:
+def _empty_message(held: Sequence[SentPiece]) -> Tensor:
     size = sum(one.piece.itself.bytes for one in held)
     return torch.empty(size, dtype=torch.uint8, device=torch.cuda.current_device())
 
 
-def _cut(held: Sequence[Held], message: Tensor) -> Iterator[tuple[Piece, Tensor]]:
+def _cut(held: Sequence[SentPiece], message: Tensor) -> Iterator[tuple[Piece, Tensor]]:
     """Yield each piece of a message with its values, a view of the message."""
     begin = 0
     for piece in (one.piece for one in held):

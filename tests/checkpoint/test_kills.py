@@ -81,6 +81,7 @@ def logs(run_dir: Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 @pytest.mark.timeout(600)
 def test_twenty_kills_at_random_moments_change_nothing(tmp_path):
     undisturbed = run_to_the_end(tmp_path / "undisturbed")

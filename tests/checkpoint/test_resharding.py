@@ -39,19 +39,19 @@ BIAS = "decoder.layers.1.mlp.router.expert_bias"
 
 
 @pytest.fixture(scope="module")
-def lives(pool, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(pool, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders by layout, each with checkpoints of step BEGIN and END.
 
     The first layout trains from random weights and goes on undisturbed. Each other one takes over
     at step BEGIN from the one before it.
     """
-    folder = tmp_path_factory.mktemp("lives")
+    folder = tmp_path_factory.mktemp("runs")
     for source, (name, layout) in zip([None, *LAYOUTS], LAYOUTS.items(), strict=False):
         place = {"layout": LayoutConfig(**layout), "model": EVERY_KIND, "folder": folder / name}
         if source is None:
-            pool.run(live, what="checkpointed_runs.begin", **place)
+            pool.run(live, what="runs.begin", **place)
         else:
-            pool.run(live, what="checkpointed_runs.take_over", **place, source=folder / source)
+            pool.run(live, what="runs.take_over", **place, source=folder / source)
     return folder
 
 
@@ -66,21 +66,21 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", list(LAYOUTS)[1:])
-def test_every_tensor_survives_the_way_through_all_layouts_bit_for_bit(lives, layout):
-    first, here = tensors(lives / FIRST / "000002"), tensors(lives / layout / "000002")
+def test_every_tensor_survives_the_way_through_all_layouts_bit_for_bit(runs, layout):
+    first, here = tensors(runs / FIRST / "000002"), tensors(runs / layout / "000002")
     assert set(first) == set(here)
     for name, tensor in first.items():
         assert torch.equal(tensor, here[name]), name
     updates = [
-        json.loads((lives / name / "000002" / "run.json").read_text())["updates"]
+        json.loads((runs / name / "000002" / "run.json").read_text())["updates"]
         for name in (FIRST, layout)
     ]
     assert updates == [2, 2]
 
 
 @pytest.mark.slow
-def test_a_checkpoint_holds_every_kind_of_state(lives):
-    begin, end = tensors(lives / FIRST / "000002"), tensors(lives / FIRST / "000005")
+def test_a_checkpoint_holds_every_kind_of_state(runs):
+    begin, end = tensors(runs / FIRST / "000002"), tensors(runs / FIRST / "000005")
     kinds = (
         "",
         "optimizer.state.param.",
@@ -97,9 +97,9 @@ def test_a_checkpoint_holds_every_kind_of_state(lives):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", list(LAYOUTS)[1:])
-def test_the_next_three_steps_equal_the_undisturbed_ones(lives, layout):
-    begin = tensors(lives / FIRST / "000002")
-    undisturbed, here = tensors(lives / FIRST / "000005"), tensors(lives / layout / "000005")
+def test_the_next_three_steps_equal_the_undisturbed_ones(runs, layout):
+    begin = tensors(runs / FIRST / "000002")
+    undisturbed, here = tensors(runs / FIRST / "000005"), tensors(runs / layout / "000005")
     weights = [name for name in begin if not name.startswith(("optimizer.", "reference."))]
     moved = max((undisturbed[name] - begin[name]).abs().max().item() for name in weights)
     assert moved > 1e-3
@@ -112,7 +112,7 @@ def test_the_next_three_steps_equal_the_undisturbed_ones(lives, layout):
 def test_random_numbers_go_on_in_the_same_layout_and_are_fresh_in_another(pool, tmp_path):
     def drawn(layout: dict, saves: bool) -> list[float]:
         where = {"layout": LayoutConfig(**layout), "folder": tmp_path}
-        return pool.run(live, what="checkpointed_runs.draw", **where, model=MIXTURE, saves=saves)
+        return pool.run(live, what="runs.draw", **where, model=MIXTURE, saves=saves)
 
     two, tensor = {"processes": 2}, {"processes": 2, "tp": 2}
     saved = drawn(two, saves=True)
@@ -126,7 +126,7 @@ def test_random_numbers_go_on_in_the_same_layout_and_are_fresh_in_another(pool, 
 def test_parameters_that_are_still_being_gathered_are_saved_as_they_will_be(pool, tmp_path):
     options = {"overlap_grad_reduce": True, "overlap_param_gather": True, "bucket_parameters": 4096}
     where = {"layout": LayoutConfig(processes=2), "folder": tmp_path, "model": MIXTURE}
-    pool.run(live, what="checkpointed_runs.save_after_two_updates", **where, options=options)
+    pool.run(live, what="runs.save_after_two_updates", **where, options=options)
     saved, master = tensors(tmp_path / "000002"), "optimizer.state.param."
     masters = [name.removeprefix(master) for name in saved if name.startswith(master)]
     assert "embedding.word_embeddings.weight" in masters

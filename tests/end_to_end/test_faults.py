@@ -21,7 +21,7 @@ from zero_runs import STEPS, zero_command
 from engine.monitoring.metrics_file import read_metrics
 from engine.rollout.store import RolloutStore
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.serial]
 
 STOPS_WITHIN = 15  # seconds: ten for the processes, and some for a loaded machine
 

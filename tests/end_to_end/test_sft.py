@@ -19,7 +19,7 @@ from engine.monitoring.metrics_file import read_metrics
 from engine.run.placement import VARIABLE
 from recipes.chain_task.traces import write_traces
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.serial]
 
 STEPS = 24
 

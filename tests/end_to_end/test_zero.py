@@ -18,7 +18,7 @@ from engine.monitoring.metrics_file import read_metrics
 from engine.rollout.store import RolloutStore
 from engine.run.placement import VARIABLE
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.serial]
 
 
 def with_rollouts_of(source: Path, target: Path) -> Path:

@@ -48,6 +48,7 @@ def pretended_gpu(folder: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 def test_a_failing_step_is_told_and_the_others_go_on_and_a_second_call_adds(tmp_path: Path) -> None:
     """The failing one is the benchmark of loaders, where DALI is not installed."""
     out = tmp_path / "out"
@@ -82,6 +83,7 @@ def test_a_failing_step_is_told_and_the_others_go_on_and_a_second_call_adds(tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 def test_what_is_asked_of_training_reaches_it(tmp_path: Path) -> None:
     rows = "fp8 blockwise; recompute full"
     sizes = {"R1_ROUNDS": 1, "R1_STEPS": 2, "R1_ROW_SECONDS": 99}
@@ -95,6 +97,7 @@ def test_what_is_asked_of_training_reaches_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 def test_two_files_of_tests_run_at_the_same_time_if_asked_to(tmp_path: Path) -> None:
     pair = ("test_loaders_on_gpu", "test_log_probability_on_gpu")
     done = run(tmp_path, *pair, R1_JOBS=2)
@@ -103,6 +106,7 @@ def test_two_files_of_tests_run_at_the_same_time_if_asked_to(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 def test_a_call_ends_when_its_time_is_over(tmp_path: Path) -> None:
     done = run(tmp_path, "loading", R1_LIMIT=1)
     assert done.returncode == 1

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from launched import Launched, assert_nothing_left, leftovers
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.serial]
 
 Start = Callable[..., Launched]
 

@@ -50,6 +50,7 @@ def test_the_reward_is_the_weighted_sum_of_the_verdicts() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 @pytest.mark.parametrize("tower", ["9^{9^{9^9}}", "9^{9^{9}}", "9^{99999999}", "(10^9)!"])
 def test_an_endless_power_is_a_timeout_within_the_deadline(tower: str) -> None:
     async def score() -> None:
@@ -80,6 +81,7 @@ def test_256_short_integer_answers_cost_well_under_a_tenth_of_a_second() -> None
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 def test_a_deep_expression_is_no_worse_than_a_crash() -> None:
     (result,) = scored((tagged("(" * 3000 + "7"), "7"), deadline_seconds=2.0)
     assert result.scores["accuracy"] in (UNPARSABLE, TIMEOUT, CRASH)

@@ -52,6 +52,7 @@ def test_answers_are_judged_by_the_module() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 @pytest.mark.parametrize("fault", ["hang", "compute"])
 def test_an_answer_that_is_never_judged_is_a_timeout_and_the_next_one_is_judged(fault: str) -> None:
     async def judge() -> None:
@@ -107,6 +108,7 @@ def test_a_worker_killed_while_idle_costs_no_answer() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 def test_the_deadline_is_per_answer_and_waiting_for_a_worker_is_not_counted() -> None:
     async def judge() -> list[Score]:
         async with pool(workers=1) as workers:
@@ -130,6 +132,7 @@ def test_answers_beside_a_hanging_one_are_judged_meanwhile() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 def test_a_verdict_in_time_counts_though_the_event_loop_looked_late() -> None:
     async def judge() -> list[Score]:
         verdicts = []
@@ -201,6 +204,7 @@ def test_a_pool_that_closes_while_answers_are_cancelled_waits_until_its_processe
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 def test_no_process_is_left_behind_by_a_parent_that_is_killed() -> None:
     program = textwrap.dedent("""
         import asyncio
@@ -238,6 +242,7 @@ def test_a_scorer_that_cannot_be_prepared_stops_the_run_with_a_sentence(
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 def test_a_worker_is_light() -> None:
     program = textwrap.dedent("""
         import sys

@@ -9,13 +9,9 @@ import sys
 import time
 from pathlib import Path
 
+from launchers.ports import LoopbackPorts
+
 STAND_IN = Path(__file__).with_name("stand_in_server.py")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class StandInServer:
@@ -24,7 +20,7 @@ class StandInServer:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.port = free_port()
+        self.port = next(LoopbackPorts())
         self.url = f"http://127.0.0.1:{self.port}"
         self.set_version(0)
         self.set_behaviours({})

@@ -17,10 +17,12 @@ import pytest
 from engine.errors import RunError
 from engine.rollout import control
 from engine.rollout.control import Control
+from launchers.ports import LoopbackPorts
 
 HOST_PROGRAM = """
 import sys, time
 from engine.rollout.control import Control
+from launchers.ports import LoopbackPorts
 time.sleep(float(sys.argv[2]))
 host = Control.host(sys.argv[1])
 host.announce_weights_version(7)
@@ -31,9 +33,7 @@ time.sleep(600)
 
 
 def free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return f"127.0.0.1:{next(LoopbackPorts())}"
 
 
 @pytest.fixture

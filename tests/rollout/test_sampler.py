@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stand_ins import StandInServer, free_port
+from stand_ins import StandInServer
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -22,8 +22,9 @@ from engine.platform.waiting import wait_for
 from engine.rollout.control import Control
 from engine.rollout.evaluation import evaluate
 from engine.rollout.store import RolloutStore
+from launchers.ports import LoopbackPorts
 
-pytestmark = pytest.mark.slow  # each starts a Python with its reward workers
+pytestmark = [pytest.mark.slow, pytest.mark.serial]  # each starts a Python with its reward workers
 
 WORDS = ["<pad>", "<eos>", "?", "<think>", "</think>", "<answer>", "</answer>", "7", "Q:", "hm"]
 NUMBERED = [f"n{i}" for i in range(20)]  # a prompt ends with one of these: token len(WORDS) + i
@@ -69,7 +70,7 @@ class Run:
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start the sampler, and take the trainer's place with an empty control store."""
-        address = f"127.0.0.1:{free_port()}"
+        address = f"127.0.0.1:{next(LoopbackPorts())}"
         self.control = Control.host(address)
         plan = self.folder / "plan.json"
         plan.write_text(json.dumps({**self.plan, "control_address": address}))
@@ -266,7 +267,7 @@ def test_a_server_that_was_not_updated_is_found_out(run):
 
 def test_a_server_that_never_gets_healthy_is_named(run):
     run.plan["servers"]["start_seconds"] = 1.0
-    run.plan["server_urls"]["server-1"] = f"http://127.0.0.1:{free_port()}"
+    run.plan["server_urls"]["server-1"] = f"http://127.0.0.1:{next(LoopbackPorts())}"
     sampler = run.start()
     assert ended(sampler, within=60) == 1
     assert "error: not every server was ready within 1 s: server-1" in run.log.read_text()
@@ -300,7 +301,7 @@ while not host.servers_ready():
 
 def test_a_trainer_that_dies_ends_it_within_seconds_whatever_it_waits_for(run):
     slow_prompt(run, 0, "hang")
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{next(LoopbackPorts())}"
     trainer = subprocess.Popen([sys.executable, "-c", TRAINER_THAT_DIES, address])
     plan = run.folder / "plan.json"
     plan.write_text(json.dumps({**run.plan, "control_address": address}))

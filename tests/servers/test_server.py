@@ -22,7 +22,7 @@ from engine.weights.push.disk import update_from_disk
 from tools.benchmarks.local_servers import RunningServer, urls
 from tools.benchmarks.tiny_model import EOS, VOCABULARY, tiny_qwen3_moe
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.serial]
 
 BOUND = 1e-4
 Prompts = Sequence[Sequence[int]]

@@ -17,7 +17,7 @@ from engine.weights.push.disk import update_from_disk
 from tools.benchmarks.local_servers import RunningServer
 from tools.benchmarks.tiny_model import tiny_qwen3_moe
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.serial]
 
 LONG = Sampling(n=64, max_new_tokens=900, temperature=1.0, stop_token_ids=())
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import psutil
 from engine.errors import RunError
 from engine.servers.client import connect
 from engine.servers.command import ServerPlace, server_command
+from launchers.ports import HOST, LoopbackPorts
 
 _LOG_TAIL = 3000
 
@@ -41,18 +41,12 @@ def local_server(
     devices: tuple[int, ...] = (),
     memory: float | None = None,
 ) -> LocalServer:
-    """Describe a server on free ports of 127.0.0.1; arguments as ``ServerPlace`` has them."""
-    address, rendezvous = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    """Describe a server on free ports of this machine; arguments as ``ServerPlace`` has them."""
+    ports = LoopbackPorts()
+    address, rendezvous = (f"{HOST}:{next(ports)}" for _ in range(2))
     place = ServerPlace(address, rendezvous, devices, memory)
     command, env = server_command(model, place, tp=tp, max_total_tokens=max_total_tokens, seed=seed)
     return LocalServer(name, f"http://{address}", command, env)
-
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from engine.config.layout import LayoutConfig
 from engine.errors import RunError
 from engine.platform import accelerator
 from engine.platform.closing import Closing
-from tools.benchmarks.local_servers import free_port
+from launchers.ports import HOST, LoopbackPorts
 from tools.benchmarks.shared_gpu import nccl_settings
 
 MEETING_SECONDS = 120.0
@@ -102,7 +102,7 @@ class RankPool(Closing):
         if not gpu:
             context.set_forkserver_preload([__name__, "tools.benchmarks.rank_imports"])
         shared = gpu and self.ranks > torch.cuda.device_count()
-        port = free_port()
+        port = next(LoopbackPorts())
         for rank in range(self.ranks):
             line, theirs = context.Pipe()
             variables = {
@@ -138,7 +138,7 @@ def _serve(rank: int, port: int, line: Connection, variables: dict[str, str]) ->
     limit = timedelta(seconds=MEETING_SECONDS)
     # wait_for_workers: rank 0 would block until as many ranks as the first case has are there.
     store = rank_imports.TCPStore(
-        "127.0.0.1", port, None, rank == 0, timeout=limit, wait_for_workers=False
+        HOST, port, None, rank == 0, timeout=limit, wait_for_workers=False
     )
     while True:
         try:

@@ -33,6 +33,7 @@ def test_a_difference_beyond_the_bound_is_told(
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 def test_trainer_and_server_agree_after_each_push(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, served.__file__, "--json", tmp_path / "served.json"],
