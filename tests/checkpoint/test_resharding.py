@@ -49,9 +49,9 @@ def runs(pool, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for source, (name, layout) in zip([None, *LAYOUTS], LAYOUTS.items(), strict=False):
         place = {"layout": LayoutConfig(**layout), "model": EVERY_KIND, "folder": folder / name}
         if source is None:
-            pool.run(live, what="runs.begin", **place)
+            pool.run(live, what="checkpointed_runs.begin", **place)
         else:
-            pool.run(live, what="runs.take_over", **place, source=folder / source)
+            pool.run(live, what="checkpointed_runs.take_over", **place, source=folder / source)
     return folder
 
 
@@ -112,7 +112,7 @@ def test_the_next_three_steps_equal_the_undisturbed_ones(runs, layout):
 def test_random_numbers_go_on_in_the_same_layout_and_are_fresh_in_another(pool, tmp_path):
     def drawn(layout: dict, saves: bool) -> list[float]:
         where = {"layout": LayoutConfig(**layout), "folder": tmp_path}
-        return pool.run(live, what="runs.draw", **where, model=MIXTURE, saves=saves)
+        return pool.run(live, what="checkpointed_runs.draw", **where, model=MIXTURE, saves=saves)
 
     two, tensor = {"processes": 2}, {"processes": 2, "tp": 2}
     saved = drawn(two, saves=True)
@@ -126,7 +126,7 @@ def test_random_numbers_go_on_in_the_same_layout_and_are_fresh_in_another(pool, 
 def test_parameters_that_are_still_being_gathered_are_saved_as_they_will_be(pool, tmp_path):
     options = {"overlap_grad_reduce": True, "overlap_param_gather": True, "bucket_parameters": 4096}
     where = {"layout": LayoutConfig(processes=2), "folder": tmp_path, "model": MIXTURE}
-    pool.run(live, what="runs.save_after_two_updates", **where, options=options)
+    pool.run(live, what="checkpointed_runs.save_after_two_updates", **where, options=options)
     saved, master = tensors(tmp_path / "000002"), "optimizer.state.param."
     masters = [name.removeprefix(master) for name in saved if name.startswith(master)]
     assert "embedding.word_embeddings.weight" in masters
