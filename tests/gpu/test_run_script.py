@@ -48,7 +48,6 @@ def pretended_gpu(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.serial
 def test_a_failing_step_is_told_and_the_others_go_on_and_a_second_call_adds(tmp_path: Path) -> None:
     """The failing one is the benchmark of loaders, where DALI is not installed."""
     out = tmp_path / "out"
@@ -83,7 +82,6 @@ def test_a_failing_step_is_told_and_the_others_go_on_and_a_second_call_adds(tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.serial
 def test_what_is_asked_of_training_reaches_it(tmp_path: Path) -> None:
     rows = "fp8 blockwise; recompute full"
     sizes = {"R1_ROUNDS": 1, "R1_STEPS": 2, "R1_ROW_SECONDS": 99}
@@ -97,7 +95,6 @@ def test_what_is_asked_of_training_reaches_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.serial
 def test_two_files_of_tests_run_at_the_same_time_if_asked_to(tmp_path: Path) -> None:
     pair = ("test_loaders_on_gpu", "test_log_probability_on_gpu")
     done = run(tmp_path, *pair, R1_JOBS=2)

@@ -14,7 +14,7 @@ from engine.monitoring.metrics_file import read_metrics
 from recipes.chain_task.problems import ProblemsConfig
 from recipes.chain_task.prompt_sets import write_prompt_sets
 
-pytestmark = [pytest.mark.slow, pytest.mark.serial]
+pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).parents[2]
 QUICKSTART = REPOSITORY / "recipes" / "configs" / "quickstart"
