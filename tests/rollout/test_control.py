@@ -22,7 +22,6 @@ from launchers.ports import LoopbackPorts
 HOST_PROGRAM = """
 import sys, time
 from engine.rollout.control import Control
-from launchers.ports import LoopbackPorts
 time.sleep(float(sys.argv[2]))
 host = Control.host(sys.argv[1])
 host.announce_weights_version(7)

@@ -35,7 +35,7 @@ LEARNING_RATE = 1e-2
 EPS = 1e-3
 """Of Adam. With 1e-8 a weight whose gradient is nothing but rounding moves by a full step, and a
 router that is near a tie then chooses another expert: both layouts would be right, and differ."""
-SAMPLES = 16
+SAMPLES = 24
 TOKENS_PER_MICROBATCH = 96
 MTP_LOSS_WEIGHT = 0.3
 
