@@ -224,7 +224,7 @@ def test_another_name_with_options_of_the_first_names_each_of_them(file: Path):
 
 def test_help_lists_the_options_of_every_known_name(file: Path, capsys):
     with pytest.raises(SystemExit):
-        command_line.read(Job, "recipes.job", ["--help"])
+        command_line.read(Job, "recipes.job", lambda _: [], ["--help"])
     text = capsys.readouterr().out
     keys = text.partition("keys of CONFIG:\n")[2]
     assert keys == (
@@ -287,7 +287,7 @@ def test_input_files_of_options_are_looked_at_when_asked(file: Path, tmp_path: P
     said = ["tool.file: expected a file, found no gone", "box.checked.file: expected a file, found"]
     assert all(found in "".join(missing_inputs(load(Job, file))) for found in said)
     with pytest.raises(RunError) as caught:
-        load(Job, file, check_inputs=True)
+        load(Job, file, look=lambda _: [])
     assert all(found in str(caught.value) for found in said)
 
 
