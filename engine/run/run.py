@@ -6,7 +6,6 @@ their record and checkpoints, and the end of the run.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -39,6 +38,7 @@ from engine.training.trained_model import TrainedModel
 from engine.weights.export import Exporter
 from engine.weights.hugging_face import HuggingFaceFolder
 from engine.weights.load import load
+from engine.weights.versions import remove_versions
 
 if TYPE_CHECKING:
     from engine.run.sampling import Sampling
@@ -230,7 +230,7 @@ class Run(Closing, Generic[C]):
         made = digest_of(folder)
         if self.is_first_rank:
             # The last push has the weights that model/ has.
-            shutil.rmtree(self.config.run_dir / "weights", ignore_errors=True)
+            remove_versions(self.config.run_dir / "weights")
             digests = {**self._inputs, "made": made}
             write_result(self.placement.recipe, self.config, steps, digests, figures)
             self.record.say(f"model in {folder}")
