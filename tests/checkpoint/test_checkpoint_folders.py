@@ -18,6 +18,7 @@ def write(folders: CheckpointFolders, step: int, text: str = "x") -> None:
     for number in range(3):
         (partial / f"data{number}").write_text(text)
     folders.commit(step, partial)
+    folders.retain()
 
 
 def content(folder: Path) -> list[str]:
@@ -40,6 +41,20 @@ def test_the_newest_stay(tmp_path_factory, keep, steps):
     assert sorted(entry.name for entry in folders.root.iterdir()) == [f"{s:06d}" for s in expected]
     for step in expected:
         assert content(folders.folder(step)) == [str(step)] * 3
+
+
+def test_the_ones_before_stay_until_the_newest_is_known_to_be_good(tmp_path):
+    folders = CheckpointFolders(tmp_path, keep=1)
+    write(folders, 4, "good")
+    for step in (5, 6):
+        partial = folders.begin(step)
+        (partial / "data").write_text("not tried")
+        folders.commit(step, partial)
+    assert folders.steps() == [4, 5, 6]
+    folders.remove(6)
+    assert folders.latest() == 5
+    folders.retain()
+    assert folders.steps() == [5]
 
 
 def test_an_unfinished_one_is_not_seen_and_goes_at_the_next_save(tmp_path):
