@@ -31,7 +31,7 @@ def write(file: Path, text: str = "mine") -> None:
 def loaded(tmp_path: Path, run_dir: object, *overrides: str, check: bool = True) -> Path:
     file = tmp_path / "job.yaml"
     file.write_text(f"# a job\nrun_dir: {json.dumps(str(run_dir))}\n")
-    return load(Job, file, overrides, check_inputs=check).run_dir
+    return load(Job, file, overrides, look=(lambda _: []) if check else None).run_dir
 
 
 @pytest.mark.parametrize(
