@@ -19,6 +19,19 @@ HuggingFaceConfig = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class FeedForwardNames:
+    """Hugging Face's names inside a layer for a SwiGLU, or for each of its experts."""
+
+    block: str = "mlp."
+    gate: str = "gate_proj"
+    up: str = "up_proj"
+    down: str = "down_proj"
+
+
+USUAL_NAMES = FeedForwardNames()
+
+
+@dataclass(frozen=True)
 class Family:
     """One model family: megatron's arguments and weight rules, from Hugging Face's config.
 
@@ -27,11 +40,13 @@ class Family:
         architecture: keyword arguments of megatron's ``TransformerConfig`` that the config implies.
             Raises RunError for a config that megatron cannot express, or that lacks a key.
         rules: how its weights are named and joined.
+        feed_forward: how its makers call the matrices of an expert.
     """
 
     model_type: str
     architecture: Callable[[HuggingFaceConfig], dict[str, Any]]
     rules: Callable[[HuggingFaceConfig], Sequence[Rule]]
+    feed_forward: FeedForwardNames = USUAL_NAMES
 
 
 FAMILIES = {
@@ -49,7 +64,7 @@ FAMILIES = {
 }
 """``model_type`` -> the module whose ``FAMILY`` describes it."""
 
-_EVERYWHERE = ("vocab_size", "num_hidden_layers", "hidden_size")
+_EVERYWHERE = ("vocab_size", "num_hidden_layers", "hidden_size", "max_position_embeddings")
 
 
 def family_of(config: HuggingFaceConfig) -> Family:
@@ -74,10 +89,11 @@ def _naming_keys(of: Callable[[HuggingFaceConfig], Any]) -> Callable[[HuggingFac
     """Return ``of`` with a RunError for a key that it, or every family, misses in a config."""
 
     def named(config: HuggingFaceConfig) -> Any:
+        config = as_built(config)
         try:
             for key in _EVERYWHERE:
                 config[key]
-            return of(as_built(config))
+            return of(config)
         except KeyError as missing:
             raise RunError(f"model: config.json lacks the key {missing}") from None
 

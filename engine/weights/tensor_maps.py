@@ -13,6 +13,7 @@ from engine.errors import RunError
 from engine.models.families.layer_rules import prediction_depths
 from engine.models.family import HuggingFaceConfig, family_of
 from engine.models.weight_rules import TensorMap, expand
+from engine.weights import quantisation
 from engine.weights.hugging_face import HuggingFaceFolder
 
 MapKey = tuple[str, int | None]
@@ -49,6 +50,7 @@ def maps_of(
 
 def maps_of_folder(folder: HuggingFaceFolder) -> dict[MapKey, TensorMap]:
     """Return :func:`maps_of` a folder, which may hold no weights at all."""
+    family_of(folder.config)  # a family that is not known is the first thing to say
     return maps_of(folder.config, folder.names)
 
 
@@ -67,13 +69,21 @@ def check_names(path: Path, needed: set[str], held: set[str], advice: str = "") 
     Raises:
         RunError: it does; names the first ones.
     """
+    if method := quantisation.by_names(held - needed):
+        raise RunError(
+            f"model: {path} holds quantised weights ({method}): take the folder of the "
+            "same model that is not quantised"
+        )
+    problems = []
     for names, problem, more in (
         (needed - held, "lacks {} tensors that its family needs", advice),
         (held - needed, "holds {} tensors that its family does not name", ""),
     ):
         if names:
-            first = ", ".join(sorted(names)[:3])
-            raise RunError(f"model: {path} {problem.format(len(names))}, first {first}{more}")
+            first = ", ".join(sorted(names, key=natural_order)[:3])
+            problems.append(f"{problem.format(len(names))}, first {first}{more}")
+    if problems:
+        raise RunError(f"model: {path} {'; it '.join(problems)}")
 
 
 def _without_a_head(config: HuggingFaceConfig, missing: Iterable[str]) -> str:
