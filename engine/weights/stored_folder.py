@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -133,25 +133,40 @@ class StoredFolder:
         return stored if part.shape is None else StoredTensor(stored.dtype, part.shape)
 
     def check_shards(self) -> None:
-        """Compare the index with the shards: each tensor is in the file named for it, only there.
+        """Refuse a folder whose index and shards differ.
 
         Raises:
-            RunError: a shard is missing, damaged or cut off, lacks a tensor, or holds one that the
-                index does not place there; or a shard belongs to no index.
+            RunError: see :meth:`shard_problems`; the first of them.
+        """
+        for problem in self.shard_problems():
+            raise RunError(problem)
+
+    def shard_problems(self) -> Iterator[str]:
+        """Yield where index and shards differ: each tensor is in the file named for it, only there.
+
+        A shard is missing, damaged or cut off, lacks a tensor, or holds one that the index does not
+        place there; or a shard belongs to no index. One sentence for each shard.
+
+        Raises:
+            RunError: there is no index to compare with.
         """
         expected: dict[Path, set[str]] = {}
         for name, file in self.stored.items():
             expected.setdefault(file, set()).add(name)
         for file, names in sorted(expected.items()):
-            held = set(self.header(file))
-            for name in sorted(names - held):
-                raise RunError(f"model: {file} has no tensor {name}, which {INDEX} places there")
-            for name in sorted(held - names):
-                other = self.stored.get(name)
+            try:
+                held = set(self.header(file))
+            except RunError as error:
+                yield str(error)
+                continue
+            if lacking := sorted(names - held):
+                yield f"model: {file} has no tensor {lacking[0]}, which {INDEX} places there"
+            elif more := sorted(held - names):
+                other = self.stored.get(more[0])
                 where = f"places it in {other.name}" if other else "does not name it"
-                raise RunError(f"model: {file} holds {name}, but {INDEX} {where}")
-        if stray := sorted(set(self.path.glob("model*.safetensors")) - expected.keys()):
-            raise RunError(f"model: {stray[0]} lies among the shards, but {INDEX} does not name it")
+                yield f"model: {file} holds {more[0]}, but {INDEX} {where}"
+        for stray in sorted(set(self.path.glob("model*.safetensors")) - expected.keys()):
+            yield f"model: {stray} lies among the shards, but {INDEX} does not name it"
 
 
 def _weight_map(index: Path) -> dict[str, str]:

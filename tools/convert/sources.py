@@ -27,6 +27,7 @@ from engine.weights.tensor_maps import (
     check_names,
     maps_of,
     maps_of_folder,
+    shape_problems,
 )
 from tools.convert import torch_dist
 from tools.convert.targets import read_record
@@ -174,17 +175,14 @@ class MegatronSource:
 
 def _check_shapes(source: Source) -> None:
     """Refuse tensors of another shape than config.json asks for, before one is read."""
-    for whole in tensor_infos(source.companions.config):
-        tensor_map = source.maps[whole.key, whole.expert]
-        asked = tensor_map.join.split_shape(whole.shape)
-        for name, part, shape in zip(
-            tensor_map.names, source.describe(tensor_map), asked, strict=True
-        ):
-            if part.shape != shape:
-                raise RunError(
-                    f"model: {source.path}: {name} has shape {part.shape}; config.json asks for "
-                    f"{shape}"
-                )
+    shapes = {
+        name: part.shape
+        for tensor_map in source.maps.values()
+        for name, part in zip(tensor_map.names, source.describe(tensor_map), strict=True)
+    }
+    infos = tensor_infos(source.companions.config)
+    for problem in shape_problems(infos, source.maps, shapes.__getitem__):
+        raise RunError(f"model: {source.path}: {problem}")
 
 
 def _state(folder: Path, files: set[str]) -> dict[str, Any]:
