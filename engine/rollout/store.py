@@ -87,7 +87,7 @@ class RolloutStore:
         Every file is read whole; one that a crash or a disk has damaged is removed with a warning.
         """
         finished = {}
-        for path in sorted(self._groups_folder(step).glob("*.parquet")):
+        for path in sorted(self._groups_folder(step).glob(f"{'[0-9]' * 6}.parquet")):
             try:
                 table = open_parquet(path).read(use_threads=False)
                 finished[int(path.stem)] = _describe(table)

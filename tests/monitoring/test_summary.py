@@ -98,3 +98,11 @@ def test_rewards_that_only_one_evaluation_has_are_not_compared() -> None:
     other = EvaluationResult(2, 256, 512, {"judge": Measure(0.5, 0.1)}, 44.0)
     assert [line.name for line in compare(BASE, other)] == [""]
     assert summarize([], BASE, other, seed=3)["final_judge"] == 0.5
+
+
+def test_skipped_minibatches_are_in_it_where_they_were_counted() -> None:
+    lines = [
+        {**step(number, 1.0, 10, 0.0), "training/skipped_minibatches": float(skipped)}
+        for number, skipped in enumerate([0, 1, 3])
+    ]
+    assert summarize(lines, BASE, FINAL, seed=3)["skipped_minibatches"] == 3

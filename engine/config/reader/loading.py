@@ -1,4 +1,4 @@
-"""Read and write a configuration; one error lists all of its problems."""
+"""Read a configuration, and give its YAML; one error lists all of its problems."""
 
 from __future__ import annotations
 
@@ -70,16 +70,8 @@ def load(
 
 
 def as_yaml(config: BaseModel) -> str:
-    """Return the YAML text of ``config``, defaults included."""
+    """Return ``config``, defaults included, as YAML that :func:`load` gives back unchanged."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def save(config: BaseModel, path: Path | str) -> None:
-    """Write ``config``, defaults included, as YAML that :func:`load` gives back unchanged."""
-    file = Path(path)
-    unfinished = file.with_name(file.name + ".part")
-    unfinished.write_text(as_yaml(config), encoding="utf-8")
-    unfinished.replace(file)
 
 
 def _read(file: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
