@@ -62,6 +62,8 @@ def run_sampler(plan: SamplerPlan) -> None:
 
 async def _run(plan: SamplerPlan) -> None:
     tokenizer = Tokenizer.load(plan.model)
+    for remark in tokenizer.remarks:
+        _log.info("%s: %s", plan.model, remark)
     work = _Work(plan, tokenizer)
     control = Control.connect(plan.control_address, "sampler", plan.servers.start_seconds)
     async with (
