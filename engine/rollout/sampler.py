@@ -68,7 +68,12 @@ async def _run(plan: SamplerPlan) -> None:
     control = Control.connect(plan.control_address, "sampler", plan.servers.start_seconds)
     async with (
         heartbeat(control, over=work.is_over) as say,
-        connect(plan.server_urls, plan.servers.request_seconds) as client,
+        connect(
+            plan.server_urls,
+            plan.servers.request_seconds,
+            in_flight=plan.servers.requests_in_flight,
+            vocabulary_size=tokenizer.vocabulary_size,
+        ) as client,
         RewardFunction(plan.rewards.chosen) as rewards,
     ):
         await _start(client, control, plan.servers.start_seconds, say)
@@ -117,10 +122,13 @@ class _Work:
             await self._wait_for_weights(control, say, step, exactly=True)
             if step % self._plan.evaluation.every == 0:
                 await self._evaluate(collector, step)
-            await self._roll_out(collector, step)
+            summary = await self._roll_out(collector, step)
+            control.announce_stored(self._rollouts.root.name, step)
+            self._log_rollout(step, summary)  # while the trainer goes on
         if not self._evaluations.is_done(self._plan.steps):
             await self._wait_for_weights(control, say, self._plan.steps, exactly=True)
             await self._evaluate(collector, self._plan.steps)
+            control.announce_stored(self._evaluations.root.name, self._plan.steps)
 
     async def _wait_for_weights(
         self, control: Control, say: Callable[[str], None], version: int, exactly: bool = False
@@ -134,7 +142,10 @@ class _Work:
         name = f"weight version {version}"
         say(f"waiting for {name}")
         limit = self._plan.rollout.wait_seconds
-        found = await wait_for_async(name, poll, limit, lambda: control.last_said("trainer"))
+        with control.notice_of_weights(version) as notice:
+            found = await wait_for_async(
+                name, poll, limit, lambda: control.last_said("trainer"), notice.pause_async
+            )
         if exactly and found != version:
             raise RunError(
                 f"{self._plan.run_dir}: the servers have weight version {found}, but what version "
@@ -142,7 +153,7 @@ class _Work:
             )
         return found
 
-    async def _roll_out(self, collector: Collector, step: int) -> None:
+    async def _roll_out(self, collector: Collector, step: int) -> StepSummary:
         rollout = self._plan.rollout
         sampling = Sampling(
             n=rollout.group_size,
@@ -151,7 +162,9 @@ class _Work:
             stop_token_ids=self._tokenizer.eos_ids,
         )
         requests = self._requests(self._train.for_step(step, rollout.prompts_per_step))
-        summary = await collector.collect(self._rollouts, step, requests, sampling, version=step)
+        return await collector.collect(self._rollouts, step, requests, sampling, version=step)
+
+    def _log_rollout(self, step: int, summary: StepSummary) -> None:
         reward = pc.mean(self._rollouts.read(step, ["reward"])["reward"]).as_py()
         _log.info("rollout %d: %s, mean reward %.3f", step, _cost(summary), reward)
 

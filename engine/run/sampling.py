@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -11,9 +13,11 @@ import torch.distributed as dist
 from engine.algorithms.algorithm import Algorithm
 from engine.config.model_sizes import model_sizes
 from engine.data.batch_builder import Packing
+from engine.monitoring import metric_names as names
 from engine.monitoring.phases import Phases
 from engine.platform.waiting import wait_for
 from engine.rollout.control import Control
+from engine.rollout.notice import Notice
 from engine.rollout.sample import Sample
 from engine.rollout.store import RolloutStore
 from engine.run.placement import CONTROL, HTTP, Placement
@@ -76,12 +80,15 @@ class Sampling:
             placement.urls("server", HTTP),
             config.servers.request_seconds,
         )
+        self._pushed_at = self._received_at = 0.0  # seconds since the epoch, as samples have them
         is_first = dist.get_rank() == 0
         self._record = RolloutRecord(config, placement.recipe) if is_first else None
         if is_first:
             print(f"policy ready at step {version}; waiting for the servers", flush=True)
         start_seconds = config.servers.start_seconds
-        self._wait_for("the servers", self._control.servers_ready, start_seconds)
+        with self._control.notice_of_servers() as notice:
+            ready = self._control.servers_ready
+            self._wait_for("the servers", ready, start_seconds, notice)
         self.push(version)
 
     def push(self, version: int) -> None:
@@ -93,6 +100,7 @@ class Sampling:
         with self._phases("push"):
             self._push(version)
             if dist.get_rank() == 0:
+                self._pushed_at = time.time()
                 self._control.announce_weights_version(version)
 
     def batch(self, step: Step, algorithm: Algorithm, minibatches: int) -> RolloutBatch:
@@ -104,8 +112,10 @@ class Sampling:
         Raises:
             RunError: the rollout does not come within ``rollout.wait_seconds``.
         """
+        samples = self._rollout(step)
+        step.scalars.update(self._handover(samples))
         return RolloutBatch(
-            self._rollout(step),
+            samples,
             algorithm,
             self._packing,
             minibatches=minibatches,
@@ -119,9 +129,24 @@ class Sampling:
     def _rollout(self, step: Step) -> Sequence[Sample]:
         number = step.number
         with self._phases("wait_for_rollout"):
-            limit = self._config.rollout.wait_seconds
-            self._wait_for(f"rollout {number}", lambda: self._rollouts.summary(number), limit)
-            return self._rollouts.samples(number)
+            self._wait_for_step(f"rollout {number}", self._rollouts, number)
+            samples = self._rollouts.samples(number)
+            self._received_at = time.time()
+            return samples
+
+    def _handover(self, samples: Sequence[Sample]) -> dict[str, float]:
+        """Return the seconds before and after sampling in which nobody samples.
+
+        What was stored before the push was not waited for; an evaluation comes before the rollout.
+        """
+        first = min(sample.requested_at for sample in samples)
+        if first < self._pushed_at:
+            return {}
+        last = max(sample.scored_at for sample in samples)
+        seconds = {names.DELIVERY_SECONDS: self._received_at - last}
+        if not self._evaluations.is_done(samples[0].weight_version):
+            seconds[names.START_SECONDS] = first - self._pushed_at
+        return seconds
 
     def check_parity(self, compared: Comparison, step: Step) -> None:
         """Pass silently if trainer and sampler agree on the sampled tokens' log-probabilities.
@@ -159,18 +184,23 @@ class Sampling:
             RunError: it does not come within ``rollout.wait_seconds``.
         """
         last = self._config.steps
-        self._wait_for(
-            f"the evaluation of weight version {last}",
-            lambda: self._evaluations.summary(last),
-            self._config.rollout.wait_seconds,
-        )
+        what = f"the evaluation of weight version {last}"
+        self._wait_for_step(what, self._evaluations, last)
         if self._record is None:
             return {}
         return self._record.finish(record, self._evaluations)
 
-    def _wait_for(self, what: str, poll: Callable[[], T | None], limit_seconds: float) -> T:
+    def _wait_for_step(self, what: str, store: RolloutStore, number: int) -> None:
+        with self._control.notice_of_step(store.root.name, number) as notice:
+            limit = self._config.rollout.wait_seconds
+            self._wait_for(what, lambda: store.summary(number), limit, notice)
+
+    def _wait_for(
+        self, what: str, poll: Callable[[], T | None], limit_seconds: float, notice: Notice
+    ) -> T:
         self._control.say(f"waiting for {what}")
-        return wait_for(what, poll, limit_seconds, lambda: self._control.last_said("sampler"))
+        last_said = partial(self._control.last_said, "sampler")
+        return wait_for(what, poll, limit_seconds, last_said, notice.pause)
 
 
 def _control(address: str) -> Control:
