@@ -48,6 +48,7 @@ def test_hand_computed_summary() -> None:
         "final_response_length": 44.0,
         "evaluation_problems": 256,
         "steps": 2,
+        "replayed_steps": 0,
         "seconds": 5.0,
         "seconds_by_phase": {"rollout": 3.0, "update": 2.0},
         "tokens_per_second": 300.0,
