@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=RunConfig)
 
+LEARNED = "samples"
+"""Key of a checkpoint's progress: samples of a shuffled dataset that were learned before it."""
+
 
 class Run(Closing, Generic[C]):
     """One run on one trainer rank. Every method is called by all ranks at the same point.
@@ -174,6 +177,7 @@ class Run(Closing, Generic[C]):
             self._progress = self.checkpoints.load(self.first_step, self._state)
             if reference is not None:
                 reference.version = self._progress["reference_version"]
+            self.data.position.before = self._progress.get(LEARNED)
 
     @property
     def _state(self) -> TrainingState:
@@ -215,6 +219,8 @@ class Run(Closing, Generic[C]):
                 progress: dict[str, Any] = {"weight_version": step}
                 if self._reference is not None:
                     progress["reference_version"] = self._reference.version
+                if (learned := self.data.position.at(step)) is not None:
+                    progress[LEARNED] = learned
                 if self._sampling is not None:
                     progress[PLACE] = self._sampling.place.as_json()
                 self.checkpoints.save(step, self._state, progress)

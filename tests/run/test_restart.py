@@ -10,6 +10,7 @@ import pytest
 from engine.config.reader.loading import load
 from engine.errors import RunError
 from engine.rollout.lineage import Place
+from engine.run.data_position import DataPosition
 from engine.run.restart import PLACE, start_of, update_settings
 from engine.run.steps_made import check_steps
 from recipes import sft, zero
@@ -85,3 +86,18 @@ def test_fewer_steps_than_were_made_are_refused_with_the_number(tmp_path):
 def test_a_recipe_that_counts_its_steps_itself_is_not_asked(tmp_path):
     (tmp_path / "checkpoints" / "000012").mkdir(parents=True)
     check_steps(load(sft.Config, QUICKSTART / "sft.yaml", [f"run_dir={tmp_path}"]))
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(32, 25), (20, 10 + 24), (480, 10 + 1)])
+def test_another_batch_size_leaves_no_conversation_out(tmp_path, batch, steps):
+    """25 steps of 32 were planned, 10 are done: 480 samples are left, in steps of any size."""
+    position = DataPosition(first_step=10, before=320, batch=batch)
+    assert position.last_step(800, batch) == steps
+    assert position.begun(batch) == position.at(10) == 320
+    assert position.at(12) == 320 + 2 * batch
+
+
+def test_a_checkpoint_that_does_not_say_what_it_learned_had_batches_of_one_size():
+    position = DataPosition(first_step=10)
+    assert position.begun(32) == 320 and position.at(11) is None
+    assert DataPosition(first_step=30, before=900).last_step(800, 32) == 30
