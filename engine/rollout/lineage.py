@@ -7,7 +7,7 @@ sampler go from step to step each with a :class:`Lineage` of its own, and come t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from typing import Any, Self
 
@@ -181,11 +181,6 @@ class Lineage:
 def comparable(one: Settings, other: Settings) -> list[Difference]:
     """Return in what two evaluations differ but the weights that they measure."""
     return differences(*(_without(_without(s, WEIGHTS), TRAINED_WITH) for s in (one, other)))
-
-
-def at_another_order(place: Place, order: str) -> Place:
-    """Return ``place`` at the first prompt of another set, or of another order of the same set."""
-    return replace(place, prompts=0, order=order)
 
 
 def _without(settings: Settings, prefix: str) -> Settings:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from engine.config.leaves import leaves
-from engine.rollout.lineage import Place, Start, at_another_order
+from engine.rollout.lineage import Place, Start
 from engine.run.result import changes_nothing
 from engine.run.run_config import RunConfig
 
@@ -68,5 +69,5 @@ def start_of(
         )
     if place.order != order:
         say("prompts.train or seed is another one than before: a new epoch of prompts begins")
-        place = at_another_order(place, order)
+        place = replace(place, prompts=0, order=order)
     return Start(place, update_settings(config, kernels), digests)

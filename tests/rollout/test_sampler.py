@@ -229,6 +229,31 @@ def test_killed_in_a_rollout_its_successor_asks_only_for_what_is_missing(run):
     assert told_to_end(again, signal.SIGINT) != 0
 
 
+def test_groups_of_another_temperature_are_asked_again(run):
+    slow_prompt(run, 0, "hang")
+    sampler = run.start()
+    run.wait("the servers", run.control.servers_ready)
+    run.push(0)
+    run.wait("three groups", lambda: len(run.rollouts.finished_groups(0)) == 3)
+    sampler.kill()
+    sampler.wait()
+    run.server.set_behaviours({})
+    run.server.asked()
+    run.plan["rollout"]["temperature"] = 0.5
+    again = run.start()
+    run.wait("the servers", run.control.servers_ready)
+    run.push(0)
+    run.wait("rollout 0", lambda: run.rollouts.is_done(0))
+    assert len(run.server.asked()) == 4
+    made_by = run.rollouts.made_by(0)
+    assert made_by is not None and made_by["rollout.temperature"] == 0.5
+    assert (
+        "rollout 0 was sampled with rollout.temperature 1.0, this run asks for 0.5: it is sampled "
+        "again" in run.log.read_text()
+    )
+    told_to_end(again, signal.SIGTERM)
+
+
 def test_its_heartbeat_names_missing_groups_and_sigterm_ends_it_at_once(run):
     slow_prompt(run, 0, "hang")
     sampler = run.start()

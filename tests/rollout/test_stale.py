@@ -153,12 +153,9 @@ def test_another_way_to_train_keeps_the_checkpoints_own_step_alone(run):
 def test_another_layout_keeps_the_checkpoints_own_step_alone(run):
     """Its weights are the checkpoint's; behind it rounding adds up from update to update."""
     assert run.start(lineage(place=run.places[1], update={**UPDATE, "layout.tp": 2})) == {1}
-    trained = Place(**{**run.places[2].as_json(), "trained_with": {**UPDATE, "layout.tp": 2}})
     other = Run(run.rollouts.root.parent / "other")
-    assert other.start(lineage(place=other.places[2])) == {2, 3}
-    again = Run(run.rollouts.root.parent / "again")
-    trained = Place(**{**again.places[2].as_json(), "trained_with": {**UPDATE, "layout.tp": 2}})
-    assert again.start(lineage(place=trained)) == {2, 3}
+    in_another = {**other.places[2].as_json(), "trained_with": {**UPDATE, "layout.tp": 2}}
+    assert other.start(lineage(place=Place(**in_another))) == {2, 3}
 
 
 def test_a_checkpoint_trained_another_way_than_the_sampled_weights_samples_again(run):
