@@ -118,7 +118,7 @@ class Lineage:
         self._start, self._sections = start, sections
         self._common = {
             "model": start.digests["model"],
-            "stop_token_ids": list(stop_token_ids),
+            "stop_token_ids": sorted(stop_token_ids),
             "prompts.template": sections.prompts.template,
             **leaves(sections.rewards.model_dump(mode="json"), "rewards"),
         }
