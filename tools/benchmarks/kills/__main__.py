@@ -27,6 +27,7 @@ import psutil
 
 from engine.config.reader.loading import load
 from engine.errors import RunError, clear_errors
+from engine.monitoring.metrics_file import read_metrics
 from engine.run.placement import VARIABLE
 from recipes.zero import Config
 from tools.benchmarks import report
@@ -65,7 +66,7 @@ def kill_and_check(
         had = trained_steps(run_dir)
         settings = overrides(changed, base, train, run_dir, had + 2 if last else 1000)
         config = load(Config, QUICKSTART, settings)
-        how = _run(settings, run_dir, None if last else rng, folder / "output.log")
+        how = _run(settings, run_dir, had, None if last else rng, folder / "output.log")
         has = trained_steps(run_dir)
         in_force |= dict.fromkeys(range(had, has), config)
         say(f"start {start}: {key} changed; {how}; steps {had} to {has}")
@@ -75,7 +76,7 @@ def kill_and_check(
     return trained_steps(run_dir)
 
 
-def _run(settings: list[str], run_dir: Path, rng: random.Random | None, log: Path) -> str:
+def _run(settings: list[str], run_dir: Path, had: int, rng: random.Random | None, log: Path) -> str:
     """Start the run, kill one of its processes if there is an ``rng``; return what happened."""
     command = [sys.executable, "-m", "launchers.local", "recipes.zero", str(QUICKSTART), *settings]
     with log.open("wb") as output:
@@ -83,36 +84,44 @@ def _run(settings: list[str], run_dir: Path, rng: random.Random | None, log: Pat
     victim = "nobody"
     try:
         if rng is not None:
-            _wait_for_a_moment(run, run_dir, rng)
-            victim = _kill_one(run, rng)
+            _wait_for_a_moment(run, run_dir, had, rng)
+            victim = _kill_one(run, rng) if run.poll() is None else victim
         status = run.wait(LONGEST_SECONDS)
     finally:
         run.kill()
         run.wait()
     said = log.read_text(errors="replace").strip().splitlines()
-    if (rng is None and status != 0) or (rng is not None and not _was_the_kill(victim, said)):
-        raise RunError(f"the start that killed {victim} ended with {status}: {said[-1]}")
+    if rng is None:
+        as_expected = status == 0
+    else:
+        as_expected = victim == "launcher" or any("SIGKILL" in line for line in said)
+    if not as_expected:
+        raise RunError(f"killed: {victim}; the start ended with {status}: {said[-1]}")
     _wait_for_the_end(run_dir)
-    return f"{victim} killed"
+    again = sum("it is sampled again" in line for line in said)
+    replayed = sum(line.endswith("replayed") for line in said)
+    return f"{victim} killed; {replayed} steps replayed, {again} times stale steps sampled again"
 
 
-def _wait_for_a_moment(run: subprocess.Popen[bytes], run_dir: Path, rng: random.Random) -> None:
-    """Wait some seconds from the start on, or from the first step or two that it has made."""
-    lines = run_dir / "metrics.jsonl"
-    before = lines.stat().st_mtime_ns if lines.exists() else 0
-    deadline = time.monotonic() + LONGEST_SECONDS
-    wait_for_steps = rng.random() < 0.85
-    while wait_for_steps and run.poll() is None and time.monotonic() < deadline:
-        if lines.exists() and lines.stat().st_mtime_ns != before and _has_trained(lines):
-            break
-        time.sleep(0.05)
+def _wait_for_a_moment(
+    run: subprocess.Popen[bytes], run_dir: Path, had: int, rng: random.Random
+) -> None:
+    """Wait some seconds from the start on or, mostly, from the first step that it has made."""
+    started, deadline = time.time(), time.monotonic() + LONGEST_SECONDS
+    if rng.random() < 0.85:
+        while run.poll() is None and time.monotonic() < deadline:
+            if _has_made(run_dir / "metrics.jsonl", had, started):
+                break
+            time.sleep(0.05)
     time.sleep(rng.uniform(0.0, 4.0))
 
 
-def _has_trained(lines: Path) -> bool:
-    """Return whether this start has made a step: it begins by dropping what will be done again."""
-    age = time.time() - lines.stat().st_mtime
-    return age < 1.0 and lines.stat().st_size > 0 and "training/loss" in lines.read_text()
+def _has_made(lines: Path, step: int, since: float) -> bool:
+    """Return whether ``step`` was made since then; a start first drops what it will do again."""
+    if not lines.exists() or lines.stat().st_mtime < since:
+        return False
+    made = [line["step"] for line in read_metrics(lines)]
+    return bool(made) and made[-1] >= step
 
 
 def _kill_one(run: subprocess.Popen[bytes], rng: random.Random) -> str:
@@ -137,10 +146,6 @@ def _processes(launcher: int, role: str) -> list[psutil.Process]:
     except psutil.Error:  # one has ended meanwhile
         return []
     return found
-
-
-def _was_the_kill(victim: str, said: list[str]) -> bool:
-    return victim == "launcher" or any("SIGKILL" in line for line in said)
 
 
 def _wait_for_the_end(run_dir: Path) -> None:
