@@ -90,7 +90,8 @@ def read_result(run_dir: Path) -> Result | None:
 def is_complete(recipe: str, config: Any) -> bool:
     """Return whether the run of ``config`` is finished.
 
-    One that asks for more ``steps`` is not: it goes on from where it ended.
+    One that asks for more ``steps`` is not: it goes on from where it ended, with other settings
+    too, like any run that has not ended.
 
     Raises:
         RunError: the folder holds the finished run of another recipe or configuration.
@@ -101,10 +102,10 @@ def is_complete(recipe: str, config: Any) -> bool:
     # A key that the older result does not have is of a later version of the recipe.
     keys = [key for key in made if made[key] != wanted.get(key) and not changes_nothing(key)]
     same_recipe = found.recipe == recipe
-    if same_recipe and keys == ["steps"]:
-        if wanted["steps"] < made["steps"]:
-            raise made_more(config.run_dir, made["steps"], wanted["steps"])
+    if same_recipe and "steps" in keys and wanted["steps"] > made["steps"]:
         return False
+    if same_recipe and keys == ["steps"]:
+        raise made_more(config.run_dir, made["steps"], wanted["steps"])
     if keys or not same_recipe:
         other = ", ".join(keys) if same_recipe else "recipe"
         raise RunError(
