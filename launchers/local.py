@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from engine.config.reader.loading import load
 from engine.errors import RunError, clear_errors
 from engine.platform.parent_death import die_with_parent
+from engine.preflight.preflight import Preflight
 from engine.run import result
 from engine.run.roles import Role
 from engine.run.steps_made import check_steps
@@ -66,7 +67,7 @@ def launch(arguments: Sequence[str]) -> int:
     if parsed.stop_with_parent:
         die_with_parent(os.getppid(), signal.SIGTERM)
     recipe = find_recipe(parsed.recipe)
-    config: Any = load(recipe.Config, parsed.config, parsed.overrides, check_inputs=True)
+    config: Any = load(recipe.Config, parsed.config, parsed.overrides, look=Preflight(_say))
     run_dir: Path = config.run_dir
     if result.is_complete(parsed.recipe, config):
         _say(f"run folder {run_dir} is complete already: nothing to start")

@@ -1,7 +1,7 @@
 """Key types for files that a run reads, and checks that the files exist.
 
 A configuration can be loaded, printed and compared where its files do not exist. Asked to
-(:func:`missing_inputs`, or ``load(..., check_inputs=True)``), the keys of these types are checked.
+(:func:`missing_inputs`, or ``load(..., look=...)``), the keys of these types are checked.
 """
 
 from __future__ import annotations

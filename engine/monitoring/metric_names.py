@@ -32,6 +32,8 @@ ENTROPY = "training/entropy"  # nats
 RATIO = "training/ratio"
 CLIP_FRACTION = "training/clip_fraction"
 GRADIENT_NORM = "training/gradient_norm"  # before clipping
+SKIPPED_MINIBATCHES = "training/skipped_minibatches"  # spikes, since the run began; only where
+# optimizer.skip_spikes is set
 LEARNING_RATE = "training/learning_rate"
 VALIDATION_LOSS = "validation/loss"  # nats per response token, of samples that are never learned
 MAX_LOGPROB_DIFFERENCE = "parity/max_logprob_difference"  # nats, trainer against sampler

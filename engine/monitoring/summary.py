@@ -104,6 +104,7 @@ def summarize(
             ("trained_tokens_per_second_per_gpu", names.TRAINED_TOKENS_PER_GPU),
         )
     }
+    skipped = _all(lines, names.SKIPPED_MINIBATCHES)
     differences = _all(lines, names.MAX_LOGPROB_DIFFERENCE)
     return {
         **(
@@ -123,6 +124,7 @@ def summarize(
         **utilisation,
         "max_logprob_difference": max(differences, default=None),
         "behind_routing_ties": _mean(lines, names.BEHIND_ROUTING_TIES),
+        **({"skipped_minibatches": int(skipped[-1])} if skipped else {}),
         "seed": seed,
     }
 

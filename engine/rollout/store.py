@@ -21,7 +21,7 @@ import pyarrow as pa
 from blake3 import blake3
 
 from engine.errors import RunError
-from engine.platform.files import remove_folder, replace_json, replacing
+from engine.platform.files import folders_named, remove_folder, replace_json, replacing
 from engine.rollout.columns import reward_names, samples_to_table, table_to_samples
 from engine.rollout.made_by import Settings
 from engine.rollout.parquet import open_parquet, read_rows, write_tables
@@ -71,8 +71,7 @@ class RolloutStore:
 
     def stored(self) -> list[int]:
         """Return all steps of which anything is stored, finished or not, in ascending order."""
-        names = [path.name for path in self.root.iterdir()] if self.root.is_dir() else []
-        return sorted(int(name) for name in names if name.isdigit())
+        return sorted(int(folder.name) for folder in folders_named(r"\d{6,}", self.root))
 
     def has(self, step: int) -> bool:
         """Return whether anything of ``step`` is stored."""
@@ -122,7 +121,7 @@ class RolloutStore:
         Every file is read whole; one that a crash or a disk has damaged is removed with a warning.
         """
         finished = {}
-        for path in sorted(self._groups_folder(step).glob("*.parquet")):
+        for path in sorted(self._groups_folder(step).glob(f"{'[0-9]' * 6}.parquet")):
             try:
                 table = open_parquet(path).read(use_threads=False)
                 finished[int(path.stem)] = _describe(table)

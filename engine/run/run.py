@@ -6,8 +6,8 @@ their record and checkpoints, and the end of the run.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
@@ -17,8 +17,10 @@ from engine.checkpoint.checkpoints import Checkpoints
 from engine.checkpoint.training_state import TrainingState
 from engine.config.model_sizes import model_sizes
 from engine.config.trainer import OptimizerConfig, ReferenceConfig
+from engine.errors import RunError
 from engine.models.gpt import MtpMode
 from engine.models.transformer_config_args import kernels_of
+from engine.monitoring import metric_names as names
 from engine.monitoring.phases import Phases
 from engine.parallel.rank_map import rank_map
 from engine.platform import accelerator
@@ -34,6 +36,7 @@ from engine.run.run_config import RunConfig
 from engine.run.step import Step
 from engine.run.steps_made import made_more
 from engine.run.training_data import TrainingData, sum_over_ranks
+from engine.training.divergence import Diverged
 from engine.training.heads.head import Head
 from engine.training.heads.token_logprobs import TokenLogProbs
 from engine.training.reference import Reference
@@ -41,6 +44,7 @@ from engine.training.trained_model import TrainedModel
 from engine.weights.export import Exporter
 from engine.weights.hugging_face import HuggingFaceFolder
 from engine.weights.load import load
+from engine.weights.versions import remove_versions
 
 if TYPE_CHECKING:
     from engine.rollout.lineage import Start
@@ -175,6 +179,8 @@ class Run(Closing, Generic[C]):
         self._model, self._reference = model, reference
         if self.first_step:
             self._progress = self.checkpoints.load(self.first_step, self._state)
+            if guard := self._progress.get("update_guard"):  # earlier versions had none
+                model.guard.restore(guard)
             if reference is not None:
                 reference.version = self._progress["reference_version"]
             self.data.position.before = self._progress.get(LEARNED)
@@ -194,6 +200,7 @@ class Run(Closing, Generic[C]):
             record_every: steps between two lines of the record; the last step has one anyway.
 
         Raises:
+            Diverged: the weights that the last update has made cannot be trained on.
             RunError: the run has made more steps already.
             ValueError: :meth:`resume` was not called before.
         """
@@ -207,16 +214,35 @@ class Run(Closing, Generic[C]):
             if number == self.first_step and self.is_first_rank:
                 forget_result(self.config.run_dir)  # of a shorter run, which goes on now
             step = Step(number, total)
+            self._model.guard.begin_step(number)
             yield step
+            self._note_skipped(self._model, step)
             self.record.step(step, record_every)
-            self._checkpoint(number + 1, last=number + 1 == total)
+            self._checkpoint(self._model, number + 1, last=number + 1 == total)
+        self._model.confirm()  # the last checkpoint is a good one, although no update follows
         self.checkpoints.finish()
+        self.checkpoints.trained_on()
 
-    def _checkpoint(self, step: int, *, last: bool) -> None:
+    def _note_skipped(self, model: TrainedModel, step: Step) -> None:
+        """Say which minibatches were skipped in ``step``, and record how many in the whole run."""
+        if model.guard.skip_spikes is None:
+            return
+        skipped = model.guard.take_notes()
+        for note in skipped:
+            self.record.say(note)
+        step.scalars[names.SKIPPED_MINIBATCHES] = model.guard.skipped
+        step.has_line |= bool(skipped)
+
+    def _checkpoint(self, model: TrainedModel, step: int, *, last: bool) -> None:
         with self.phases("checkpoint"):
+            if model.guard.tried:
+                self.checkpoints.trained_on()
             self.checkpoints.poll()
             if step % self.config.checkpoint.every == 0 or last:
-                progress: dict[str, Any] = {"weight_version": step}
+                progress: dict[str, Any] = {
+                    "weight_version": step,
+                    "update_guard": model.guard.state(),
+                }
                 if self._reference is not None:
                     progress["reference_version"] = self._reference.version
                 if (learned := self.data.position.at(step)) is not None:
@@ -248,11 +274,36 @@ class Run(Closing, Generic[C]):
         made = digest_of(folder)
         if self.is_first_rank:
             # The last push has the weights that model/ has.
-            shutil.rmtree(self.config.run_dir / "weights", ignore_errors=True)
+            remove_versions(self.config.run_dir / "weights")
             digests = {**self._inputs, "made": made}
             write_result(self.placement.recipe, self.config, steps, digests, figures)
             self.record.say(f"model in {folder}")
         dist.barrier()  # rank 0 hosts stores that the others use: all leave together
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close; of a run that has diverged keep only checkpoints to go on from, and say which."""
+        try:
+            if isinstance(error, Diverged):
+                raise RunError(f"{error}; {self._way_on(error)}") from None
+        finally:
+            super().__exit__(kind, error, traceback)
+
+    def _way_on(self, error: Diverged) -> str:
+        if error.start_is_good:
+            self.checkpoints.trained_on()
+        self.checkpoints.drop_untried()
+        where = self.config.run_dir
+        if (newest := self.checkpoints.folders.latest()) is None:
+            return f"{where} has no checkpoint yet, and the next start begins anew"
+        return (
+            f"the newest checkpoint in {where} is of step {newest}; started again with the "
+            f"setting changed, the run goes on from there"
+        )
 
     def close(self) -> None:
         """Stop loading ahead, and close the record's files."""

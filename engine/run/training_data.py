@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -95,16 +96,26 @@ class TrainingData(Closing):
 
         Returns:
             Nats per token, on every rank.
+
+        Raises:
+            Diverged: it is not finite.
         """
         if data.folder not in self._measured:
             device = torch.cuda.current_device()
             self._measured[data.folder] = validation_rows(data.tokens, self.packing, device)
         rows = self._measured[data.folder]
         found = log_probabilities(model.chunks, rows, model.head)
-        if found is None or not counts_its_tokens():
-            return sum_over_ranks(0.0)
-        losses = (-(logp * row.weights).sum() for row, logp in zip(rows, found, strict=True))
-        return sum_over_ranks(float(sum(losses)))
+        mine = 0.0
+        if found is not None and counts_its_tokens():
+            losses = (-(logp * row.weights).sum() for row, logp in zip(rows, found, strict=True))
+            mine = float(sum(losses))
+        loss = sum_over_ranks(mine)
+        if not math.isfinite(loss):
+            model.guard.refuse(
+                f"the loss of the samples that are never learned is {loss}; most likely earlier "
+                f"updates were too large: lower optimizer.lr"
+            )
+        return loss
 
     def log_probabilities(
         self, model: TrainedModel, samples: Sequence[tuple[TokenIds, TokenIds]]

@@ -179,13 +179,13 @@ def second_start(run_dir: Path) -> float:
 
 def test_a_base_that_is_made_is_not_made_again(base):
     made = (base / "model" / "model.safetensors").stat().st_mtime_ns
-    subprocess.run(base_command(base), check=True, timeout=60)
+    subprocess.run(base_command(base), check=True, timeout=280)
     assert (base / "model" / "model.safetensors").stat().st_mtime_ns == made
 
 
 def test_a_base_of_another_configuration_is_refused(base):
     command = [*base_command(base), "seed=2"]
-    refused = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert refused.returncode == 1
     assert "holds a finished run with another seed" in refused.stderr
 

@@ -112,3 +112,11 @@ def test_a_run_without_a_first_evaluation_has_no_figures_of_the_base() -> None:
     summary = summarize([step(4, 2.0, 500, 1e-6)], None, FINAL, seed=3)
     assert summary["base_accuracy"] is summary["base_response_length"] is None
     assert summary["final_accuracy"] == 0.75
+
+
+def test_skipped_minibatches_are_in_it_where_they_were_counted() -> None:
+    lines = [
+        {**step(number, 1.0, 10, 0.0), "training/skipped_minibatches": float(skipped)}
+        for number, skipped in enumerate([0, 1, 3])
+    ]
+    assert summarize(lines, BASE, FINAL, seed=3)["skipped_minibatches"] == 3

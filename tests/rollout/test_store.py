@@ -249,6 +249,14 @@ def test_a_damaged_group_is_reported(tmp_path, caplog):
     assert "000001.parquet is damaged and will be sampled again" in caplog.text
 
 
+def test_a_file_that_no_sampler_named_is_neither_read_nor_removed(tmp_path):
+    store = RolloutStore(tmp_path)
+    store.write_group(4, make_group(1))
+    mine = store.folder(4) / "groups" / "000001-looked-at.parquet"
+    mine.write_bytes(b"")
+    assert set(store.finished_groups(4)) == {1} and mine.exists()
+
+
 def test_a_flipped_bit_in_a_page_of_a_group_is_found(tmp_path):
     store = RolloutStore(tmp_path)
     store.write_group(4, make_group(1))
