@@ -152,17 +152,6 @@ class Lineage:
         """Go on to the next step; ``rollout`` is what the one at hand trains on."""
         self.place = self.place.after(rollout, self._start.trained_with)
 
-    def differences(self, stored: Settings, wanted: Settings) -> list[Difference]:
-        """Return in what a stored step differs from what is wanted of the one at hand.
-
-        Where this start begins the weights are the checkpoint's, whatever layout had made them when
-        the step was sampled: they differ by rounding, and the parity gate measures it. Behind it
-        every update adds to that, so that a step of another layout does not count as the same.
-        """
-        if self.place.version == self._start.place.version:
-            stored, wanted = _without(stored, LAYOUT), _without(wanted, LAYOUT)
-        return differences(stored, wanted)
-
     def why_not(self, store: RolloutStore, wanted: Settings) -> str | None:
         """Return why what ``store`` has of the step at hand is not ``wanted``: a clause, or None.
 
@@ -173,9 +162,20 @@ class Lineage:
             return None
         if (stored := store.made_by(step)) is None:
             return "does not say what made it"
-        found = self.differences(stored, wanted)
+        found = self._differences(stored, wanted)
         more = f" (and {len(found) - 1} settings more)" if len(found) > 1 else ""
         return f"{found[0]}{more}" if found else None
+
+    def _differences(self, stored: Settings, wanted: Settings) -> list[Difference]:
+        """Return in what a stored step differs from what is wanted of the one at hand.
+
+        Where this start begins the weights are the checkpoint's, whatever layout had made them when
+        the step was sampled: they differ by rounding, and the parity gate measures it. Behind it
+        every update adds to that, so that a step of another layout does not count as the same.
+        """
+        if self.place.version == self._start.place.version:
+            stored, wanted = _without(stored, LAYOUT), _without(wanted, LAYOUT)
+        return differences(stored, wanted)
 
 
 def comparable(one: Settings, other: Settings) -> list[Difference]:

@@ -25,7 +25,7 @@ TRAINED_WITH, WEIGHTS, POSITION = "trained_with.", "weights.", "prompts.position
 LAYOUT = f"{TRAINED_WITH}layout."
 FILES = ("model", "prompts.train", "prompts.held_out")
 """Keys whose values are digests."""
-ABSENT = None
+_NONE = "(none)"
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,12 @@ class Difference:
         return f"was sampled with {self.key} {stored}, this run asks for {wanted}"
 
 
-_NONE = "(none)"
-
-
 def differences(stored: Settings, wanted: Settings) -> list[Difference]:
     """Return what differs, settings of the configuration first, the history of weights last."""
     keys = [*wanted, *(key for key in stored if key not in wanted)]
     found = [
-        Difference(key, stored.get(key, ABSENT), wanted.get(key, ABSENT))
+        Difference(key, stored.get(key), wanted.get(key))
         for key in keys
-        if stored.get(key, ABSENT) != wanted.get(key, ABSENT)
+        if stored.get(key) != wanted.get(key)
     ]
     return sorted(found, key=lambda difference: difference.key.startswith(WEIGHTS))
