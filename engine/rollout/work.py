@@ -69,19 +69,16 @@ class Work:
         for step in range(self._first, self._plan.steps):
             # The trainer cannot move on without them, so that the version stays meanwhile.
             if is_due(step, self._plan.evaluation) and not self._evaluations.is_done(step):
-                await self._wait_for_weights(control, say, step)
-                await self._evaluate(collector, lineage)
+                await self._evaluate(control, collector, say, lineage)
             summary = self._rollouts.summary(step)
             if summary is None:
-                await self._wait_for_weights(control, say, step)
-                summary = await self._roll_out(collector, lineage)
+                summary = await self._roll_out(control, collector, say, lineage)
             else:
                 _log.info("rollout %d is stored already", step)
                 self._rollouts.finish(step, summary.groups, seconds=0.0)
             lineage.advance(summary)
         if not self._evaluations.is_done(self._plan.steps):
-            await self._wait_for_weights(control, say, self._plan.steps)
-            await self._evaluate(collector, lineage)
+            await self._evaluate(control, collector, say, lineage)
 
     async def _wait_for_weights(
         self, control: Control, say: Callable[[str], None], version: int
@@ -102,7 +99,13 @@ class Work:
                 f"{version} has to sample is not stored; start the run again"
             )
 
-    async def _roll_out(self, collector: Collector, lineage: Lineage) -> StepSummary:
+    async def _roll_out(
+        self,
+        control: Control,
+        collector: Collector,
+        say: Callable[[str], None],
+        lineage: Lineage,
+    ) -> StepSummary:
         rollout, place = self._plan.rollout, lineage.place
         sampling = Sampling(
             n=rollout.group_size,
@@ -114,12 +117,19 @@ class Work:
         prompts = self._train.take(place.prompts, rollout.prompts_per_step)
         requests = self._requests(prompts)
         step = place.version
+        await self._wait_for_weights(control, say, step)  # all else is ready by then
         summary = await collector.collect(self._rollouts, step, requests, sampling, version=step)
         reward = pc.mean(self._rollouts.read(step, ["reward"])["reward"]).as_py()
         _log.info("rollout %d: %s, mean reward %.3f", step, _cost(summary), reward)
         return summary
 
-    async def _evaluate(self, collector: Collector, lineage: Lineage) -> None:
+    async def _evaluate(
+        self,
+        control: Control,
+        collector: Collector,
+        say: Callable[[str], None],
+        lineage: Lineage,
+    ) -> None:
         evaluation, version = self._plan.evaluation, lineage.place.version
         sampling = Sampling(
             n=evaluation.samples_per_prompt,
@@ -129,6 +139,7 @@ class Work:
             top_p=evaluation.top_p,
         )
         self._begin(self._evaluations, "evaluation of version", lineage, lineage.evaluation())
+        await self._wait_for_weights(control, say, version)
         summary = await collector.collect(
             self._evaluations, version, self._held_out, sampling, version
         )
