@@ -12,6 +12,7 @@ kill on two quiet cores.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -138,13 +139,10 @@ def _kill_one(run: subprocess.Popen[bytes], rng: random.Random) -> str:
 def _processes(launcher: int, role: str) -> list[psutil.Process]:
     """Return the processes of the run that have this role."""
     found = []
-    try:
-        for process in psutil.Process(launcher).children(recursive=True):
-            placed = json.loads(process.environ().get(VARIABLE, "{}"))
-            if placed.get("role") == role:
+    for process in psutil.Process(launcher).children(recursive=True):
+        with contextlib.suppress(psutil.Error, ValueError):  # it has gone, or has wiped its words
+            if json.loads(process.environ().get(VARIABLE, "{}")).get("role") == role:
                 found.append(process)
-    except psutil.Error:  # one has ended meanwhile
-        return []
     return found
 
 
