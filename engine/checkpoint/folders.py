@@ -16,7 +16,10 @@ import secrets
 import shutil
 from pathlib import Path
 
-from engine.platform.files import sync
+from engine.platform.files import folders_named, sync
+
+_NAMES = r"[0-9]{6,}(\.partial-\w+|\.removed|\.replaced)?"
+"""Of the folders that are looked at, and deleted in time; a person may keep others beside them."""
 
 
 class CheckpointFolders:
@@ -89,7 +92,7 @@ class CheckpointFolders:
                 _remove(entry)
 
     def _entries(self) -> list[Path]:
-        return list(self.root.iterdir()) if self.root.is_dir() else []
+        return folders_named(_NAMES, self.root)
 
 
 def _remove(folder: Path) -> None:

@@ -152,3 +152,26 @@ def test_a_crash_between_any_two_changes_leaves_every_numbered_folder_whole(
         if finished:
             break
     assert crash_at > 2
+
+
+def test_what_a_run_has_not_named_is_neither_counted_nor_deleted(tmp_path):
+    kept = ["best", "7", "000010.mine", "000020.partial", "\N{ARABIC-INDIC DIGIT SIX}" * 6]
+    for name in kept:
+        (tmp_path / name).mkdir()
+    folders = CheckpointFolders(tmp_path, keep=1)
+    for step in (10, 20, 30):
+        write(folders, step)
+    assert folders.steps() == [30]
+    assert {entry.name for entry in tmp_path.iterdir()} == {*kept, "000030"}
+
+
+def test_a_linked_checkpoint_is_not_deleted(tmp_path):
+    other = CheckpointFolders(tmp_path / "other run", keep=1)
+    write(other, 10, "theirs")
+    root = tmp_path / "run"
+    root.mkdir()
+    (root / "000010").symlink_to(other.folder(10))
+    folders = CheckpointFolders(root, keep=1)
+    for step in (20, 30):
+        write(folders, step)
+    assert folders.steps() == [30] and content(other.folder(10)) == ["theirs"] * 3
