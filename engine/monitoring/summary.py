@@ -86,8 +86,8 @@ def summarize(
 
     Args:
         lines: those of metrics.jsonl; time and speed are of those that have seconds: replayed steps
-            have none, nor has the last evaluation, which comes after the last step.
-            How GPUs were used is the mean over steps, None where no line tells.
+            have none, nor has the last evaluation, which comes after the last step. How GPUs were
+            used is the mean over steps, None where no line tells.
         base: the evaluation before the first update; None where there is none to compare with.
         final: the evaluation after the last one.
         seed: the run's.
