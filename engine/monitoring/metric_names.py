@@ -48,6 +48,10 @@ EVALUATION_RESPONSE_LENGTH = "evaluation/response_length"  # tokens
 # Where the time went
 SECONDS_PREFIX = "seconds/"  # + phase; the phases of a step add up to its seconds
 SAMPLING_SECONDS = "speed/sampling_seconds"  # of the rollout, first request to last score
+START_SECONDS = "speed/start_seconds"  # from the push to the first request, no evaluation between
+DELIVERY_SECONDS = (
+    "speed/delivery_seconds"  # from the last score to the trainer that has the rollout
+)
 STEP_SECONDS = "speed/seconds_per_step"
 TOKENS_PER_SECOND = "speed/tokens_per_second"  # response tokens per second of the whole step
 

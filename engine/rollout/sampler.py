@@ -36,11 +36,18 @@ def run_sampler(plan: SamplerPlan) -> None:
 
 async def _run(plan: SamplerPlan) -> None:
     tokenizer = Tokenizer.load(plan.model)
+    for remark in tokenizer.remarks:
+        _log.info("%s: %s", plan.model, remark)
     work = Work(plan, tokenizer)
     control = Control.connect(plan.control_address, "sampler", plan.servers.start_seconds)
     async with (
         heartbeat(control, over=work.is_over) as say,
-        connect(plan.server_urls, plan.servers.request_seconds) as client,
+        connect(
+            plan.server_urls,
+            plan.servers.request_seconds,
+            in_flight=plan.servers.requests_in_flight,
+            vocabulary_size=tokenizer.vocabulary_size,
+        ) as client,
         RewardFunction(plan.rewards.chosen) as rewards,
     ):
         await _wait_for_servers(client, plan.servers.start_seconds, say)

@@ -92,7 +92,10 @@ class Work:
         name = f"weight version {version}"
         say(f"waiting for {name}")
         limit = self._plan.rollout.wait_seconds
-        found = await wait_for_async(name, poll, limit, lambda: control.last_said("trainer"))
+        with control.notice_of_weights(version) as notice:
+            found = await wait_for_async(
+                name, poll, limit, lambda: control.last_said("trainer"), notice.pause_async
+            )
         if found != version:
             raise RunError(
                 f"{self._plan.run_dir}: the servers have weight version {found}, but what version "
@@ -119,6 +122,7 @@ class Work:
         step = place.version
         await self._wait_for_weights(control, say, step)  # all else is ready by then
         summary = await collector.collect(self._rollouts, step, requests, sampling, version=step)
+        control.announce_stored(self._rollouts.root.name, step)
         reward = pc.mean(self._rollouts.read(step, ["reward"])["reward"]).as_py()
         _log.info("rollout %d: %s, mean reward %.3f", step, _cost(summary), reward)
         return summary
@@ -143,6 +147,7 @@ class Work:
         summary = await collector.collect(
             self._evaluations, version, self._held_out, sampling, version
         )
+        control.announce_stored(self._evaluations.root.name, version)
         found = evaluate(self._evaluations.samples(version))
         rewards = "".join(f", {name} {one.value:.3f}" for name, one in found.rewards.items())
         _log.info(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -13,12 +15,14 @@ from engine.config.model_sizes import model_sizes
 from engine.data.batch_builder import Packing
 from engine.data.tokenizer import Tokenizer
 from engine.errors import RunError
+from engine.monitoring import metric_names as names
 from engine.monitoring.phases import Phases
 from engine.platform.waiting import wait_for
 from engine.rollout.control import Control
 from engine.rollout.evaluation import is_due
 from engine.rollout.lineage import Lineage, Place, Start
 from engine.rollout.made_by import Settings
+from engine.rollout.notice import Notice
 from engine.rollout.sample import Sample
 from engine.rollout.stale import discard_stale
 from engine.rollout.store import RolloutStore
@@ -86,6 +90,7 @@ class Sampling:
         self._lineage = Lineage(start, config, Tokenizer.load(config.model).eos_ids)
         self._evaluated = False  # whether there is an evaluation of the step at hand
         self._replayed: frozenset[int] = frozenset()
+        self._pushed_at = self._received_at = 0.0  # seconds since the epoch, as samples have them
         is_first = dist.get_rank() == 0
         self._record = RolloutRecord(config, placement.recipe) if is_first else None
         version = start.place.version
@@ -94,7 +99,9 @@ class Sampling:
             self._control.announce_start(start)
             print(f"policy ready at step {version}; waiting for the servers", flush=True)
         start_seconds = config.servers.start_seconds
-        self._wait_for("the servers", self._control.servers_ready, start_seconds)
+        with self._control.notice_of_servers() as notice:
+            ready = self._control.servers_ready
+            self._wait_for("the servers", ready, start_seconds, notice)
         self.push(version)
 
     @property
@@ -121,6 +128,7 @@ class Sampling:
         with self._phases("push"):
             self._push(version)
             if dist.get_rank() == 0:
+                self._pushed_at = time.time()
                 self._control.announce_weights_version(version)
 
     def batch(self, step: Step, algorithm: Algorithm, minibatches: int) -> RolloutBatch:
@@ -132,8 +140,10 @@ class Sampling:
         Raises:
             RunError: the rollout does not come within ``rollout.wait_seconds``.
         """
+        samples = self._rollout(step)
+        step.scalars.update(self._handover(samples))
         return RolloutBatch(
-            self._rollout(step),
+            samples,
             algorithm,
             self._packing,
             minibatches=minibatches,
@@ -158,7 +168,23 @@ class Sampling:
             assert summary is not None  # it is there, and nobody removes it
             step.replayed = number in self._replayed
             self._lineage.advance(summary)
-            return self._rollouts.samples(number)
+            samples = self._rollouts.samples(number)
+            self._received_at = time.time()
+            return samples
+
+    def _handover(self, samples: Sequence[Sample]) -> dict[str, float]:
+        """Return the seconds before and after sampling in which nobody samples.
+
+        What was stored before the push was not waited for; an evaluation comes before the rollout.
+        """
+        first = min(sample.requested_at for sample in samples)
+        if first < self._pushed_at:
+            return {}
+        last = max(sample.scored_at for sample in samples)
+        seconds = {names.DELIVERY_SECONDS: self._received_at - last}
+        if not self._evaluated:
+            seconds[names.START_SECONDS] = first - self._pushed_at
+        return seconds
 
     def _wait_for_step(self, store: RolloutStore, kind: str, made_by: Settings) -> None:
         """Wait until ``store`` has the step at hand, made by these settings.
@@ -167,7 +193,8 @@ class Sampling:
             RunError: it does not come within ``rollout.wait_seconds``, or is made by others.
         """
         step, limit = self._lineage.place.version, self._config.rollout.wait_seconds
-        self._wait_for(f"{kind} {step}", lambda: store.summary(step), limit)
+        with self._control.notice_of_step(store.root.name, step) as notice:
+            self._wait_for(f"{kind} {step}", lambda: store.summary(step), limit, notice)
         if why := self._lineage.why_not(store, made_by):
             raise RunError(f"{store.folder(step)} {why}; start the run again to have it sampled")
 
@@ -210,9 +237,12 @@ class Sampling:
             return {}
         return self._record.finish(record, self._evaluations)
 
-    def _wait_for(self, what: str, poll: Callable[[], T | None], limit_seconds: float) -> T:
+    def _wait_for(
+        self, what: str, poll: Callable[[], T | None], limit_seconds: float, notice: Notice
+    ) -> T:
         self._control.say(f"waiting for {what}")
-        return wait_for(what, poll, limit_seconds, lambda: self._control.last_said("sampler"))
+        last_said = partial(self._control.last_said, "sampler")
+        return wait_for(what, poll, limit_seconds, last_said, notice.pause)
 
 
 def _say(text: str) -> None:
