@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 
 from engine.config.sampler import EvaluationConfig, PromptsConfig, RolloutConfig
 from engine.config.servers import ServersConfig
-from engine.data.prompts import Prompt, PromptSet
-from engine.data.templates import apply_template
+from engine.data.prompt_file import Prompt
+from engine.data.prompt_tokens import TokenizedPrompts
 from engine.data.tokenizer import Tokenizer
 from engine.errors import RunError
 from engine.platform.waiting import wait_for_async
@@ -92,11 +92,19 @@ class _Work:
     def __init__(self, plan: SamplerPlan, tokenizer: Tokenizer) -> None:
         self._plan = plan
         self._tokenizer = tokenizer
-        self._train = PromptSet.load(plan.prompts.train, seed=plan.seed)
-        held_out = PromptSet.load(plan.prompts.held_out, seed=plan.seed)
-        self._held_out = self._requests(held_out.fixed_subset(plan.evaluation.prompts))
+        self._train = self._load(plan.prompts.train)
+        held_out = self._load(plan.prompts.held_out)
+        asked = held_out.set.fixed_subset(plan.evaluation.prompts)
+        self._held_out = _requests(held_out, asked)
         self._rollouts = RolloutStore(plan.run_dir / "rollouts")
         self._evaluations = RolloutStore(plan.run_dir / "evaluations")
+
+    def _load(self, file: Path) -> TokenizedPrompts:
+        plan, say = self._plan, _log.info
+        model, template = plan.model, plan.prompts.template
+        return TokenizedPrompts.load(
+            file, model, template, self._tokenizer, seed=plan.seed, say=say
+        )
 
     def is_over(self) -> bool:
         """Return whether everything is stored: then nobody needs this process any more."""
@@ -150,7 +158,8 @@ class _Work:
             temperature=rollout.temperature,
             stop_token_ids=self._tokenizer.eos_ids,
         )
-        requests = self._requests(self._train.for_step(step, rollout.prompts_per_step))
+        prompts = self._train.set.for_step(step, rollout.prompts_per_step)
+        requests = _requests(self._train, prompts)
         summary = await collector.collect(self._rollouts, step, requests, sampling, version=step)
         reward = pc.mean(self._rollouts.read(step, ["reward"])["reward"]).as_py()
         _log.info("rollout %d: %s, mean reward %.3f", step, _cost(summary), reward)
@@ -174,17 +183,17 @@ class _Work:
             version, _cost(summary), found.response_length, rewards,
         )  # fmt: skip
 
-    def _requests(self, prompts: Sequence[Prompt]) -> list[GroupRequest]:
-        template, encode = self._plan.prompts.template, self._tokenizer.encode
-        return [
-            GroupRequest(
-                prompt_id=prompt.id,
-                prompt=prompt.prompt,
-                tokens=encode(apply_template(template, prompt.prompt)),
-                answer=prompt.answer,
-            )
-            for prompt in prompts
-        ]
+
+def _requests(of: TokenizedPrompts, prompts: Sequence[Prompt]) -> list[GroupRequest]:
+    return [
+        GroupRequest(
+            prompt_id=prompt.id,
+            prompt=prompt.prompt,
+            tokens=of.tokens(prompt),
+            answer=prompt.answer,
+        )
+        for prompt in prompts
+    ]
 
 
 def _cost(summary: StepSummary) -> str:
