@@ -24,6 +24,7 @@ from engine.platform.parent_death import die_with_parent
 from engine.preflight.preflight import Preflight
 from engine.run import result
 from engine.run.roles import Role
+from engine.run.steps_made import check_steps
 from launchers import log_tail, run_folder
 from launchers.failure import Death, sentence
 from launchers.guardian import GUARDIAN_DIED, run_guarded
@@ -76,6 +77,7 @@ def launch(arguments: Sequence[str]) -> int:
     if result.is_complete(parsed.recipe, config):  # meanwhile, by the launcher that had the lock
         _say(f"run folder {run_dir} is complete already: nothing to start")
         return 0
+    check_steps(config)
     file = run_dir / "config.yaml"
     roles = recipe.roles(config)
     gpus = count_gpus() if any(role.gpus for role in roles) else 0

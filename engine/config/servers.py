@@ -7,6 +7,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from engine.config.section import Section
 
 HIGHEST_PORT = 65535
+REQUESTS_IN_FLIGHT = 256
+"""Default of ``requests_in_flight``: keeps a server busy also where a group is one sample."""
 
 
 class ServersConfig(Section):
@@ -25,7 +27,18 @@ class ServersConfig(Section):
     start_seconds: float = Field(
         180, gt=0, description="limit in seconds until all servers are healthy"
     )
-    request_seconds: float = Field(120, gt=0, description="limit in seconds of one request")
+    request_seconds: float = Field(
+        120,
+        gt=0,
+        description="limit in seconds of a server's silence: with requests waiting, it answers "
+        "none of them and not even /health; and of each request of a weight push",
+    )
+    requests_in_flight: int = Field(
+        REQUESTS_IN_FLIGHT,
+        ge=1,
+        description="requests that each server has at a time; more wait in the sampler, without a "
+        "limit of time",
+    )
     max_total_tokens: int = Field(
         ge=1, description="tokens, of all requests together, that a server's KV cache holds"
     )

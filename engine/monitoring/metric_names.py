@@ -19,6 +19,7 @@ OUTCOME_PREFIX = "outcome/"  # + name / outcome of that reward: share of samples
 RESPONSE_LENGTH = "rollout/response_length"  # tokens
 RESPONSE_TOKENS = "rollout/tokens"  # tokens of all responses
 TRUNCATED = "rollout/truncated"  # share of samples that ran into the token limit
+REPLAYED = "rollout/replayed"  # 1 where an earlier start had sampled it: such a step has no speed
 REFLECTION = "rollout/reflection"  # share of samples with a word of second thought ("wait")
 ZERO_VARIANCE_GROUPS = "rollout/zero_variance_groups"  # share of groups
 
@@ -47,6 +48,10 @@ EVALUATION_RESPONSE_LENGTH = "evaluation/response_length"  # tokens
 # Where the time went
 SECONDS_PREFIX = "seconds/"  # + phase; the phases of a step add up to its seconds
 SAMPLING_SECONDS = "speed/sampling_seconds"  # of the rollout, first request to last score
+START_SECONDS = "speed/start_seconds"  # from the push to the first request, no evaluation between
+DELIVERY_SECONDS = (
+    "speed/delivery_seconds"  # from the last score to the trainer that has the rollout
+)
 STEP_SECONDS = "speed/seconds_per_step"
 TOKENS_PER_SECOND = "speed/tokens_per_second"  # response tokens per second of the whole step
 

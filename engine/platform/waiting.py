@@ -30,6 +30,7 @@ def wait_for(
     poll: Callable[[], T | None],
     limit_seconds: float,
     who: Callable[[], str],
+    pause: Callable[[float], object] | None = None,
 ) -> T:
     """Call ``poll`` until it returns something other than None, and return that.
 
@@ -38,13 +39,15 @@ def wait_for(
         poll: a quick look that does not block; what it raises is passed on.
         limit_seconds: ``poll`` is called a last time once this has passed.
         who: one clause about the party that has to act: what it last said and how long ago.
+        pause: what to do for so many seconds between two looks; it may return early to have
+            ``poll`` called at once. By default, sleep.
 
     Raises:
         RunError: the limit passed; says what was waited for, how long, and what ``who()`` answers.
     """
     pauses = _pauses(name, limit_seconds, who)
     while (found := poll()) is None:
-        time.sleep(next(pauses))
+        (pause or time.sleep)(next(pauses))
     return found
 
 
@@ -53,6 +56,7 @@ async def wait_for_async(
     poll: Callable[[], T | Awaitable[T | None] | None],
     limit_seconds: float,
     who: Callable[[], str],
+    pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> T:
     """:func:`wait_for` that leaves the event loop free; ``poll`` may be a coroutine function.
 
@@ -65,7 +69,7 @@ async def wait_for_async(
             found = await found
         if found is not None:
             return found
-        await asyncio.sleep(next(pauses))
+        await pause(next(pauses))
 
 
 def _pauses(name: str, limit_seconds: float, who: Callable[[], str]) -> Iterator[float]:

@@ -11,6 +11,7 @@ from engine.config.sft_data import SftDataConfig
 from engine.data.tokenizer import Tokenizer, tokenizer_digest
 from engine.errors import RunError
 from engine.preflight.finding import Finding
+from engine.preflight.model_folder import TOKENIZER
 from engine.preflight.sections import Sections
 
 
@@ -18,8 +19,8 @@ def check(sections: Sections) -> Iterable[Finding]:
     """Refuse a folder whose tokenizer cannot be read, for recipes that read texts with it."""
     model = sections.get("model", Path)
     texts = sections.get("prompts", PromptsConfig) or sections.get("data", SftDataConfig)
-    if model is None or texts is None:
-        return
+    if model is None or texts is None or not (model / TOKENIZER).is_file():
+        return  # that it is missing is told where the folder is checked
     try:
         remarks = tokenizer_of(model).remarks
     except RunError as error:

@@ -73,8 +73,8 @@ class Collector:
     ) -> StepSummary:
         """Have every request of ``step`` answered, scored and stored; return the step's summary.
 
-        Group i answers ``requests[i]``. All missing groups are asked for at once: the servers queue
-        them. A step that is done already is left as it is.
+        Group i answers ``requests[i]``. All missing groups are asked for at once: the client
+        queues them. A step that is done already is left as it is.
 
         Raises:
             RunError: a group cannot be completed, was sampled with other weights than ``version``,

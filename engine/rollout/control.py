@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from datetime import timedelta
 from typing import TypeVar
 
@@ -20,11 +21,16 @@ from torch.distributed import TCPStore
 
 from engine.errors import RunError
 from engine.platform.waiting import wait_for
+from engine.rollout.lineage import Start
+from engine.rollout.notice import Notice, noticing
 
 T = TypeVar("T")
 
 # A healthy store answers in well under a millisecond; this is for a machine under full load.
 ACCESS_SECONDS = 20.0
+# For the last word of a party that leaves.
+LEAVE_SECONDS = 1.0
+SERVERS_READY = "servers_ready"
 
 
 class Control:
@@ -79,22 +85,48 @@ class Control:
             raise RunError(f"cannot use the control store at {address}: {_first(error)}") from None
         return cls(store, address, party)
 
+    def announce_start(self, start: Start) -> None:
+        """Trainer: where this start of the run begins, before anything is sampled."""
+        self._set("start", json.dumps(start.as_json()))
+
+    def start(self) -> Start | None:
+        """Return where this start begins, None before it was announced; made for polling."""
+        word = self._get("start")
+        return None if word is None else Start.from_json(json.loads(word))
+
     def announce_servers_ready(self) -> None:
         """Sampler: all servers are healthy; weights can be pushed."""
-        self._set("servers_ready", "yes")
+        self._set(SERVERS_READY, "yes")
 
     def servers_ready(self) -> bool | None:
         """Return True once the servers were announced, None before; made for polling."""
-        return None if self._get("servers_ready") is None else True
+        return None if self._get(SERVERS_READY) is None else True
+
+    def notice_of_servers(self) -> AbstractContextManager[Notice]:
+        """Yield what is given when the servers are announced."""
+        return self._notice(SERVERS_READY)
 
     def announce_weights_version(self, version: int) -> None:
         """Trainer: every server now answers with the weights after ``version`` updates."""
         self._set("weights_version", str(version))
+        self._set(_of_weights(version), "yes")
 
     def weights_version(self) -> int | None:
         """Return the version that all servers have, None before the first push."""
         word = self._get("weights_version")
         return None if word is None else int(word)
+
+    def notice_of_weights(self, version: int) -> AbstractContextManager[Notice]:
+        """Yield what is given when exactly ``version`` is announced."""
+        return self._notice(_of_weights(version))
+
+    def announce_stored(self, store: str, step: int) -> None:
+        """Sampler: ``step`` of the rollout store of that name can be read."""
+        self._set(_of_step(store, step), "yes")
+
+    def notice_of_step(self, store: str, step: int) -> AbstractContextManager[Notice]:
+        """Yield what is given when ``step`` of the rollout store of that name is announced."""
+        return self._notice(_of_step(store, step))
 
     def say(self, doing: str) -> None:
         """Tell the others what this party is doing, in words a person reads in an error message."""
@@ -119,7 +151,14 @@ class Control:
 
         return self._bounded(access)
 
-    def _bounded(self, access: Callable[[], T]) -> T:
+    def _notice(self, key: str) -> AbstractContextManager[Notice]:
+        def set_key() -> None:
+            with suppress(RunError):
+                self._bounded(lambda: self._store.set(key, "left"), LEAVE_SECONDS)
+
+        return noticing(self._store, key, set_key)
+
+    def _bounded(self, access: Callable[[], T], limit_seconds: float | None = None) -> T:
         """Run ``access`` in a thread, for the store's own timeout does not cover a frozen host."""
         answers: queue.SimpleQueue[tuple[T | None, RuntimeError | None]] = queue.SimpleQueue()
 
@@ -129,13 +168,14 @@ class Control:
             except RuntimeError as error:  # torch's DistNetworkError, DistStoreError are such
                 answers.put((None, error))
 
+        limit_seconds = limit_seconds or ACCESS_SECONDS
         threading.Thread(target=run, daemon=True, name="control").start()
         try:
-            answer, error = answers.get(timeout=ACCESS_SECONDS)
+            answer, error = answers.get(timeout=limit_seconds)
         except queue.Empty:
             raise RunError(
                 f"trainer rank 0 is frozen: its control store at {self._address} has not answered "
-                f"for {ACCESS_SECONDS:g} s"
+                f"for {limit_seconds:g} s"
             ) from None
         if error is not None:
             raise RunError(
@@ -143,6 +183,14 @@ class Control:
                 f"({_first(error)})"
             ) from None
         return answer  # type: ignore[return-value]
+
+
+def _of_weights(version: int) -> str:
+    return f"weights_version/{version}"
+
+
+def _of_step(store: str, step: int) -> str:
+    return f"stored/{store}/{step}"
 
 
 def _parse(address: str) -> tuple[str, int]:

@@ -23,15 +23,18 @@ from engine.models.transformer_config_args import kernels_of
 from engine.monitoring import metric_names as names
 from engine.monitoring.phases import Phases
 from engine.parallel.rank_map import rank_map
+from engine.platform import accelerator
 from engine.platform.closing import Closing
 from engine.platform.kernels import line as kernel_line
 from engine.run.digests import digest_of, input_digests
 from engine.run.model_folder import complete
 from engine.run.placement import Placement
 from engine.run.record import Record
+from engine.run.restart import PLACE, start_of
 from engine.run.result import MODEL, forget_result, write_result
 from engine.run.run_config import RunConfig
 from engine.run.step import Step
+from engine.run.steps_made import made_more
 from engine.run.training_data import TrainingData, sum_over_ranks
 from engine.training.divergence import Diverged
 from engine.training.heads.head import Head
@@ -44,9 +47,13 @@ from engine.weights.load import load
 from engine.weights.versions import remove_versions
 
 if TYPE_CHECKING:
+    from engine.rollout.lineage import Start
     from engine.run.sampling import Sampling
 
 C = TypeVar("C", bound=RunConfig)
+
+LEARNED = "samples"
+"""Key of a checkpoint's progress: samples of a shuffled dataset that were learned before it."""
 
 
 class Run(Closing, Generic[C]):
@@ -73,6 +80,8 @@ class Run(Closing, Generic[C]):
         self._inputs = input_digests(config)
         self._model: TrainedModel | None = None
         self._reference: Reference | None = None
+        self._progress: dict[str, Any] | None = None  # of the checkpoint that was loaded
+        self._sampling: Sampling | None = None
 
     @property
     def source(self) -> HuggingFaceFolder:
@@ -126,15 +135,23 @@ class Run(Closing, Generic[C]):
         """
         from engine.run.sampling import Sampling  # recipes without servers do not load it
 
-        return Sampling(
+        self._sampling = Sampling(
             self.config,
             self.placement,
             policy,
             source=self.source,
             packing=self.data.packing,
             phases=self.phases,
-            version=self.first_step,
+            start=self._start(),
         )
+        return self._sampling
+
+    def _start(self) -> Start:
+        """Return where this start of a run that samples begins."""
+        config = self.config
+        kernels = {"device": accelerator.device_name(), **kernels_of(config.training)}
+        say = print if self.is_first_rank else _say_nothing
+        return start_of(config, self.first_step, self._progress, self._inputs, kernels, say)
 
     @property
     def is_first_rank(self) -> bool:
@@ -161,10 +178,12 @@ class Run(Closing, Generic[C]):
         """Load the newest checkpoint into these, where there is one; checkpoints hold them now."""
         self._model, self._reference = model, reference
         if self.first_step:
-            progress = self.checkpoints.load(self.first_step, self._state)
-            model.guard.restore(progress["update_guard"])
+            self._progress = self.checkpoints.load(self.first_step, self._state)
+            if guard := self._progress.get("update_guard"):  # earlier versions had none
+                model.guard.restore(guard)
             if reference is not None:
-                reference.version = progress["reference_version"]
+                reference.version = self._progress["reference_version"]
+            self.data.position.before = self._progress.get(LEARNED)
 
     @property
     def _state(self) -> TrainingState:
@@ -188,10 +207,7 @@ class Run(Closing, Generic[C]):
         if self._model is None:
             raise ValueError("resume() comes before steps(): checkpoints have to hold a model")
         if self.first_step > total:
-            raise RunError(
-                f"run_dir: {self.config.run_dir} has a checkpoint of step {self.first_step}, more "
-                f"than the {total} steps that are asked for; choose another run_dir"
-            )
+            raise made_more(self.config.run_dir, self.first_step, total)
         self.record.start(total)
         self.phases.take()  # the start belongs to no step
         for number in range(self.first_step, total):
@@ -229,6 +245,10 @@ class Run(Closing, Generic[C]):
                 }
                 if self._reference is not None:
                     progress["reference_version"] = self._reference.version
+                if (learned := self.data.position.at(step)) is not None:
+                    progress[LEARNED] = learned
+                if self._sampling is not None:
+                    progress[PLACE] = self._sampling.place.as_json()
                 self.checkpoints.save(step, self._state, progress)
 
     def finish(
@@ -289,3 +309,7 @@ class Run(Closing, Generic[C]):
         """Stop loading ahead, and close the record's files."""
         self.data.close()
         self.record.close()
+
+
+def _say_nothing(text: str) -> None:
+    """Leave it to rank 0."""

@@ -20,6 +20,7 @@ from engine.data.packing import TokenIds
 from engine.data.sft_dataset import SftDataset, SftDatasets, open_sft_datasets
 from engine.parallel.groups import counts_its_tokens, data_rank, data_ranks
 from engine.platform.closing import Closing
+from engine.run.data_position import DataPosition
 from engine.run.run_config import RunConfig
 from engine.training.forward import log_probabilities
 from engine.training.trained_model import TrainedModel
@@ -30,10 +31,12 @@ class TrainingData(Closing):
 
     Attributes:
         packing: how samples become rows on this rank.
+        position: samples of ``shuffled`` that are learned.
     """
 
     def __init__(self, config: RunConfig, first_step: int) -> None:
-        self._config, self._first_step = config, first_step
+        self._config = config
+        self.position = DataPosition(first_step)
         self.packing = Packing.of(config.training, config.layout, data_rank(), data_ranks())
         self._loader: Loader | None = None
         self._measured: dict[Path, list[WeightedRow]] = {}
@@ -78,9 +81,15 @@ class TrainingData(Closing):
         return found
 
     def shuffled(self, loading: LoadingConfig, data: SftDataset, samples: int) -> Iterator[Batch]:
-        """Load batches of ``data`` from the run's first step on, every epoch in another order."""
+        """Load batches of ``data`` from the run's first step on, every epoch in another order.
+
+        Args:
+            samples: of one batch, on all ranks; another number than an earlier start's leaves no
+                sample out and takes none twice.
+        """
         order = Shuffled(len(data.tokens), self._config.seed)
-        return self.batches(loading, data.tokens, samples, self._first_step * samples, order)
+        self.position.batch = samples
+        return self.batches(loading, data.tokens, samples, self.position.begun(samples), order)
 
     def mean_loss(self, model: TrainedModel, data: SftDataset) -> float:
         """Compute the mean loss of ``model`` over all response tokens of ``data``.

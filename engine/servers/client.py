@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-import orjson
 
+from engine.config.servers import REQUESTS_IN_FLIGHT
 from engine.errors import RunError
 from engine.servers.endpoint import Endpoint, open_session, quote
+from engine.servers.silence import SilenceWatch
 
 HEALTH_POLL_SECONDS = 0.25
 HEALTH_ANSWER_SECONDS = 3.0
@@ -51,24 +54,43 @@ class Completion:
     logprobs: list[float]
     """In nats, one per token, under the distribution that the token was drawn from."""
     finish_reason: str
-    """``stop`` (a stop token), ``length`` (max_new_tokens reached) or ``abort``."""
+    """``stop`` (a stop token), ``length`` (max_new_tokens are made) or ``abort``."""
     weight_version: int
     """Of the weights that made it; the oldest, had they changed in the middle."""
+
+
+@dataclass
+class _Server:
+    endpoint: Endpoint
+    watch: SilenceWatch
+    requests: int = 0  # that it has and has not answered yet
+    owed: int = 0  # samples of these
 
 
 class SamplingClient:
     """Client that returns a group for each prompt; made by :func:`connect`.
 
     A group stays on one server, where its samples share the prompt's key-value cache. It goes to
-    the server that owes the fewest samples.
+    the server that owes the fewest samples, as soon as one has room for a request.
     """
 
     def __init__(
-        self, servers: Mapping[str, str], request_seconds: float, session: aiohttp.ClientSession
+        self,
+        servers: Mapping[str, str],
+        session: aiohttp.ClientSession,
+        *,
+        silence_seconds: float,
+        in_flight: int,
+        vocabulary_size: int | None,
     ) -> None:
         self._endpoints = [Endpoint(name, url) for name, url in servers.items()]
-        self._owed = [0] * len(self._endpoints)  # samples asked for and not yet answered
-        self._request_seconds = request_seconds
+        self._servers = [
+            _Server(endpoint, SilenceWatch(endpoint, session, silence_seconds))
+            for endpoint in self._endpoints
+        ]
+        self._in_flight = in_flight
+        self._room = asyncio.Semaphore(in_flight * len(self._servers))
+        self._vocabulary_size = vocabulary_size
         self._session = session
 
     async def wait_until_healthy(
@@ -111,47 +133,91 @@ class SamplingClient:
     async def generate(self, prompt: Sequence[int], sampling: Sampling) -> list[Completion]:
         """Return one group: ``sampling.n`` completions of the prompt's token ids.
 
+        Where every server has as many requests as it may have, this one waits here for its turn.
+
         Raises:
-            RunError: the server died, did not answer in time, refused, or answered nonsense.
+            RunError: the server died, was silent for too long, refused, answered nonsense, or
+                ended an answer too early.
         """
-        index = self._owed.index(min(self._owed))
-        endpoint = self._endpoints[index]
         request = {
             "input_ids": list(prompt),
             "sampling_params": sampling.parameters(),
             "return_logprob": True,
         }
-        self._owed[index] += sampling.n
+        async with self._room:
+            free = [server for server in self._servers if server.requests < self._in_flight]
+            server = min(free, key=lambda one: one.owed)
+            server.requests += 1
+            server.owed += sampling.n
+            try:
+                async with server.watch.request("/generate"):
+                    answer = await server.endpoint.post(self._session, "/generate", request, None)
+            finally:
+                server.requests -= 1
+                server.owed -= sampling.n
+        return self._read(answer, server.endpoint, len(prompt), sampling)
+
+    def _read(
+        self, answer: Any, endpoint: Endpoint, prompt_tokens: int, sampling: Sampling
+    ) -> list[Completion]:
+        """Return the group in a server's answer; RunError if it is none."""
         try:
-            answer = await endpoint.post(self._session, "/generate", request, self._request_seconds)
-        finally:
-            self._owed[index] -= sampling.n
-        try:
-            return _group(answer, sampling.n)
+            group = _group(answer, sampling.n)
+            for completion in group:
+                _check_tokens(completion.tokens, self._vocabulary_size)
         except _NotFinite as error:
             raise RunError(
                 f"{endpoint} computed no finite log-probability: it gave {error} in answer to a "
-                f"prompt of {len(prompt)} tokens; the trainer pushes no weights that are not "
+                f"prompt of {prompt_tokens} tokens; the trainer pushes no weights that are not "
                 f"finite, so the server's kernels or memory are at fault; see its log"
             ) from None
         except (ValueError, TypeError, KeyError) as error:
             raise RunError(
                 f"{endpoint} gave a malformed answer to /generate "
-                f"({type(error).__name__}: {error}): {quote(orjson.dumps(answer))}"
+                f"({type(error).__name__}: {error}): {quote(json.dumps(answer).encode())}"
             ) from None
+        for completion in group:
+            made = len(completion.tokens)
+            if completion.finish_reason == "length" and made < sampling.max_new_tokens:
+                raise RunError(
+                    f"{endpoint} has no room for a whole answer: it cut one at {made} of the "
+                    f"{sampling.max_new_tokens} tokens that it may have, behind a prompt of "
+                    f"{prompt_tokens}; raise servers.max_total_tokens, lower "
+                    f"rollout.max_new_tokens, or leave out long prompts (the model's context is a "
+                    f"limit, too)"
+                )
+        return group
 
 
 @asynccontextmanager
 async def connect(
-    servers: Mapping[str, str], request_seconds: float
+    servers: Mapping[str, str],
+    request_seconds: float,
+    *,
+    in_flight: int = REQUESTS_IN_FLIGHT,
+    vocabulary_size: int | None = None,
 ) -> AsyncIterator[SamplingClient]:
     """Open a client for the servers, given as name and base URL.
 
-    ``request_seconds`` is the time in which a server must have answered a request for a group,
-    the time in its queue included.
+    Args:
+        request_seconds: how long a server may be silent while it has requests: it answers none of
+            them, and is not healthy either. How long one request takes, its time in the server's
+            queue included, is not limited here: who waits for a whole rollout has a limit.
+        in_flight: requests that each server has at a time; more wait in the client.
+        vocabulary_size: token ids of answers are below it; None: any are taken.
+
+    Raises:
+        RunError: this process may not open so many connections.
     """
-    async with open_session() as session:
-        yield SamplingClient(servers, request_seconds, session)
+    connections = len(servers) * (in_flight + 1)  # one more for its health
+    async with open_session(connections, "servers.requests_in_flight") as session:
+        yield SamplingClient(
+            servers,
+            session,
+            silence_seconds=request_seconds,
+            in_flight=in_flight,
+            vocabulary_size=vocabulary_size,
+        )
 
 
 def _group(answer: Any, n: int) -> list[Completion]:
@@ -187,4 +253,16 @@ def _log_probability(value: Any, place: int) -> float:
         raise _NotFinite(f"null (NaN or infinity) at response token {place}")
     if not isinstance(value, float | int):
         raise TypeError(f"log-probability {value!r} at response token {place}")
+    if not math.isfinite(value):
+        raise _NotFinite(f"{value} at response token {place}")
     return float(value)
+
+
+def _check_tokens(tokens: Sequence[int], vocabulary_size: int | None) -> None:
+    """Raise ValueError or TypeError unless ``tokens`` are ids of a vocabulary of that size."""
+    for token in tokens:
+        if not isinstance(token, int):
+            raise TypeError(f"token {token!r} is no integer")
+        if token < 0 or (vocabulary_size is not None and token >= vocabulary_size):
+            known = "" if vocabulary_size is None else f" of {vocabulary_size} tokens"
+            raise ValueError(f"token {token} is outside the vocabulary{known}")

@@ -97,8 +97,10 @@ def _cpu(tp: int) -> tuple[str, Flags, dict[str, str]]:
         "attention-backend": ATTENTION_BACKEND,
         "sampling-backend": "pytorch",
         "grammar-backend": "none",
-        # Memory is bounded by max-total-tokens; the fraction only must leave room for it.
-        "mem-fraction-static": "0.05",
+        # SGLang reserves nothing by it on a CPU: it compares the memory that is free before and
+        # after the weights are loaded, and at 0.05 does not start if anybody took 5 % meanwhile.
+        # max-total-tokens bounds the cache.
+        "mem-fraction-static": "1.0",
         "page-size": "1",  # with larger pages SGLang calls a Triton kernel
     }
     switches = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -12,18 +14,28 @@ import aiohttp
 import orjson
 
 from engine.errors import RunError
+from engine.platform.open_files import require_open_files
 
 _Send = Callable[[aiohttp.ClientTimeout], AbstractAsyncContextManager[aiohttp.ClientResponse]]
 _JSON = {"Content-Type": "application/json"}
 _LONGEST_QUOTE = 300
 
 
-def open_session() -> aiohttp.ClientSession:
+def open_session(connections: int = 1, key: str | None = None) -> aiohttp.ClientSession:
     """Open the connections that :class:`Endpoint` uses; an async context manager.
 
     One connection per request: SGLang closes idle ones after 5 s, and a request sent at that very
-    moment would look like a server that died. The servers queue requests, so the client does not.
+    moment would look like a server that died.
+
+    Args:
+        connections: at the same time, at most; the process may open so many files when this
+            returns.
+        key: the key of the configuration that ``connections`` comes from.
+
+    Raises:
+        RunError: the hard limit of open files is too low for them.
     """
+    require_open_files(connections, f"{connections:,} connections to servers", key)
     return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True))
 
 
@@ -34,15 +46,23 @@ class Endpoint:
     name: str
     url: str
     last_answer: float | None = None
-    """``time.monotonic()`` of the last answer, None before the first."""
+    """``time.monotonic()`` of the last answer, None before the first. That it is not healthy (yet)
+    is no answer: a server's HTTP process can say so while what computes stands still."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.url})"
 
     async def post(
-        self, session: aiohttp.ClientSession, path: str, request: object, limit_seconds: float
+        self,
+        session: aiohttp.ClientSession,
+        path: str,
+        request: object,
+        limit_seconds: float | None,
     ) -> Any:
         """Send ``request`` as JSON to ``path`` and return the answer's JSON.
+
+        Args:
+            limit_seconds: until the whole answer is here; None: the caller has a limit of its own.
 
         Raises:
             RunError: no connection, or it broke; no answer within the limit; an HTTP status other
@@ -71,19 +91,16 @@ class Endpoint:
             lambda limit: session.get(self.url + path, timeout=limit), path, limit_seconds
         )
 
-    async def _exchange(self, send: _Send, path: str, limit_seconds: float) -> bytes:
+    async def _exchange(self, send: _Send, path: str, limit_seconds: float | None) -> bytes:
         try:
             async with send(aiohttp.ClientTimeout(total=limit_seconds)) as response:
                 answer = await response.read()
         except TimeoutError:
             raise RunError(
-                f"{self} hangs: no answer to {path} within {limit_seconds:g} s; {self._silence()}"
+                f"{self} hangs: no answer to {path} within {limit_seconds:g} s; {self.silence()}"
             ) from None
         except aiohttp.ClientError as error:
-            raise RunError(
-                f"{self} died or cannot be reached: {path} ended with "
-                f"{type(error).__name__}; see the server's log"
-            ) from None
+            raise RunError(self._broken(path, error)) from None
         self.last_answer = time.monotonic()
         if response.status != 200:
             raise RunError(f"{self} refused {path}: HTTP {response.status}: {_message(answer)}")
@@ -93,6 +110,11 @@ class Endpoint:
         try:
             return orjson.loads(answer)
         except orjson.JSONDecodeError:
+            pass
+        try:
+            # Reads NaN and Infinity, too, so that whoever checks the numbers can name them.
+            return json.loads(answer)
+        except ValueError:
             raise RunError(f"{self} answered {path} with no JSON: {quote(answer)}") from None
 
     async def health(self, session: aiohttp.ClientSession, limit_seconds: float) -> str:
@@ -100,8 +122,8 @@ class Endpoint:
         limit = aiohttp.ClientTimeout(total=limit_seconds)
         try:
             async with session.get(f"{self.url}/health", timeout=limit) as response:
-                self.last_answer = time.monotonic()
                 if response.status == 200:
+                    self.last_answer = time.monotonic()
                     return "healthy"
                 return f"still starting (HTTP {response.status})"
         except aiohttp.ClientConnectorError:
@@ -111,10 +133,23 @@ class Endpoint:
         except aiohttp.ClientError as error:
             return f"broke the connection ({type(error).__name__})"
 
-    def _silence(self) -> str:
+    def silence(self) -> str:
+        """Return a clause that says when the server last answered."""
         if self.last_answer is None:
             return "it has never answered"
         return f"its last answer came {time.monotonic() - self.last_answer:.0f} s ago"
+
+    def _broken(self, path: str, error: aiohttp.ClientError) -> str:
+        """Return the sentence for a connection that was not made or broke."""
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            whose = "this process" if error.errno == errno.EMFILE else "this machine"
+            return (
+                f"{path} could not be sent to {self}: {whose} has too many open files (ulimit -n)"
+            )
+        return (
+            f"{self} died or cannot be reached: {path} ended with {type(error).__name__}; see the "
+            f"server's log"
+        )
 
 
 def quote(answer: bytes) -> str:

@@ -226,7 +226,7 @@ class TrainedModel:
     @contextmanager
     def _unnoticed(self) -> Iterator[None]:
         """Leave what a pass counts (tokens by expert, which also moves router biases) as it was."""
-        buffers = [buffer for chunk in self.chunks for buffer in chunk.buffers()]
+        buffers = [buffer for chunk in self.chunks for buffer in unwrap(chunk).buffers()]
         kept = [buffer.clone() for buffer in buffers]
         with self.expert_load.paused():
             yield

@@ -138,7 +138,7 @@ def test_progress_is_said_where_it_takes_long(model, written, monkeypatch):
 def test_a_set_gives_the_ids_of_the_prompts_it_asks(model, written):
     path, tokenizer = written(*QUESTIONS).path, Tokenizer.load(model)
     prompts = TokenizedPrompts.load(path, model, "r1_zero", tokenizer, seed=3, say=print)
-    asked = prompts.set.for_step(1, 3)
+    asked = prompts.set.take(3, 3)
     texts = [apply_template("r1_zero", prompt.prompt) for prompt in asked]
     assert [prompts.tokens(prompt) for prompt in asked] == tokenizer.encode_many(texts)
 

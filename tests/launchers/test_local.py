@@ -209,6 +209,14 @@ def test_a_used_port_is_refused_before_anything_starts(start: Start, run_dir: Pa
     assert not (run_dir / "logs").exists()
 
 
+def test_fewer_steps_than_were_made_are_refused_before_anything_starts(start: Start, run_dir: Path):
+    (run_dir / "checkpoints" / "000009").mkdir(parents=True)
+    run = start({"trainer": ["sleep"]}, {}, "steps=8")
+    assert run.wait(10) == 1
+    assert run.output.startswith("error: steps: 8 are asked for, but the run in")
+    assert not (run_dir / "logs").exists()
+
+
 def test_a_resumed_run_says_what_differs_and_keeps_its_logs(start: Start, run_dir: Path):
     assert start({"trainer": ["finish"]}).wait(LIMIT) == 0
     second = start({"trainer": ["finish"]}, {}, "seed=2")

@@ -17,6 +17,7 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid")
     run_dir: RunFolder
     seed: int = 1
+    steps: int = 9
     port: int = 0
     work: dict[str, list[str]] = {}
     services: dict[str, list[str]] = {}

@@ -127,10 +127,12 @@ def test_words_without_a_token_are_named_with_id_and_line(given: Given):
 
 
 def test_a_tokenizer_that_cannot_be_read_is_told_once(given: Given):
-    (given.model / "tokenizer.json").unlink()
+    (given.model / "tokenizer.json").write_text("{}")
     key, says = given.refusal()
     assert key == "model"
-    assert "tokenizer.json: not found" in says
+    assert "tokenizer.json: not a tokenizer" in says
+    (given.model / "tokenizer.json").unlink()
+    assert given.found() == []  # told by the check of the folder
 
 
 def test_what_the_tokenizers_files_do_not_agree_on_is_said(given: Given):

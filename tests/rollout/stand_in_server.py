@@ -2,7 +2,8 @@
 
 ``python stand_in_server.py PORT FOLDER``: FOLDER/version is the weight version it answers with,
 FOLDER/behaviours.json maps the last token of a prompt to what to do ("hang", "die", "abort",
-"slow SECONDS"), FOLDER/asked.log gets one line per request: the prompt's last token.
+"slow SECONDS"; a server with a prompt that makes it "hang" does not say that it is healthy),
+FOLDER/asked.log gets one line per request: the prompt's last token.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ def answer(index: int, version: str, finish_reason: str) -> dict[str, object]:
 
 
 async def health(request: web.Request) -> web.Response:
+    if "hang" in json.loads((FOLDER / "behaviours.json").read_text()).values():
+        await asyncio.sleep(3600)
     return web.Response()
 
 

@@ -17,6 +17,7 @@ import pytest
 from engine.errors import RunError
 from engine.rollout import control
 from engine.rollout.control import Control
+from engine.rollout.lineage import Place, Start
 from launchers.ports import LoopbackPorts
 
 HOST_PROGRAM = """
@@ -70,6 +71,11 @@ def test_words_go_both_ways_and_are_none_before_they_are_said():
     assert sampler.weights_version() == 0
     trainer.announce_weights_version(12)
     assert sampler.weights_version() == 12
+    assert sampler.start() is None
+    place = Place(12, 83, "a set", "a past", {"optimizer.betas": [0.9, 0.95]})
+    start = Start(place, {"optimizer.lr": 3e-4}, {"model": "a digest"})
+    trainer.announce_start(start)
+    assert sampler.start() == start
 
 
 def test_a_heartbeat_carries_text_and_age(monkeypatch):

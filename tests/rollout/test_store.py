@@ -9,6 +9,7 @@ import sys
 
 import pyarrow.parquet as pq
 import pytest
+from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_samples import make_group
@@ -104,6 +105,7 @@ def test_done_json_carries_the_totals_and_the_groups_folder_is_gone(tmp_path):
         "seconds": 1.5,
         "weight_versions": [0],
         "bytes": (tmp_path / "000012" / "samples.parquet").stat().st_size,
+        "digest": blake3((tmp_path / "000012" / "samples.parquet").read_bytes()).hexdigest(),
     }
 
 

@@ -32,13 +32,18 @@ def sample(tokens: list[int], **meta: Any) -> dict[str, Any]:
     return {"output_ids": tokens, "meta_info": described | meta}
 
 
+def named(token: str) -> dict[str, Any]:
+    """An answer of one token that is given as text."""
+    return sample([3], output_token_logprobs=[[-1, token, None]]) | {"output_ids": [token]}
+
+
 @asynccontextmanager
 async def serving(**handlers: Handler) -> AsyncIterator[str]:
     """A server on 127.0.0.1 with one POST handler per path; yields its URL."""
     app = web.Application()
     for path, handler in handlers.items():
         app.router.add_route("*", f"/{path}", handler)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)  # handlers may sleep for longer
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -57,8 +62,13 @@ def answering(body: Any, status: int = 200) -> Handler:
     return handler
 
 
-async def ask(handler: Handler, sampling: Sampling = PAIR, limit: float = 5) -> list[Completion]:
-    async with serving(generate=handler) as url, connect({"server-0": url}, limit) as client:
+async def ask(
+    handler: Handler, sampling: Sampling = PAIR, limit: float = 5, **more: Any
+) -> list[Completion]:
+    async with (
+        serving(generate=handler) as url,
+        connect({"server-0": url}, limit, **more) as client,
+    ):
         return await client.generate([7, 8], sampling)
 
 
@@ -111,6 +121,9 @@ def test_a_sample_across_an_update_has_the_oldest_of_its_versions():
             r"invalid literal for int\(\) with base 10: 'default'",
         ),
         ([sample([3]), sample([3], output_token_logprobs=[["-1", 3, None]])], r"malformed"),
+        ([sample([3]), sample([12, 1])], r"token 12 is outside the vocabulary of 12 tokens"),
+        ([sample([3]), sample([-1, 1])], r"token -1 is outside the vocabulary"),
+        ([sample([3]), named("3")], r"token '3' is no integer"),
         ([sample([3]), sample([3], finish_reason=None)], r"malformed"),
         (None, r"malformed"),
         (7, r"malformed"),
@@ -118,13 +131,14 @@ def test_a_sample_across_an_update_has_the_oldest_of_its_versions():
 )
 def test_a_malformed_answer_is_a_run_error_that_names_the_server(body, complaint):
     with pytest.raises(RunError, match=complaint) as error:
-        asyncio.run(ask(answering(body)))
+        asyncio.run(ask(answering(body), vocabulary_size=12))
     assert re.match(r"server-0 \(http://\S+\) (gave a malformed answer|answered)", str(error.value))
 
 
-def test_a_log_probability_that_is_not_finite_is_the_servers_fault():
-    null = [[-0.2, 4, None], [None, 1, None]]
-    body = [sample([3]), sample([4, 1], output_token_logprobs=null)]
+@pytest.mark.parametrize("value", [None, float("nan"), float("-inf")])
+def test_a_log_probability_that_is_not_finite_is_the_servers_fault(value: float | None):
+    entries = [[-0.2, 4, None], [value, 1, None]]
+    body = [sample([3]), sample([4, 1], output_token_logprobs=entries)]
     with pytest.raises(RunError) as error:
         asyncio.run(ask(answering(body)))
     said = str(error.value)
@@ -145,7 +159,10 @@ def test_a_server_that_does_not_answer_hangs_within_the_limit():
         await asyncio.sleep(2.0)
         return web.json_response([])
 
-    with pytest.raises(RunError, match=r"hangs: no answer to /generate within 0.3 s; it has never"):
+    with pytest.raises(
+        RunError,
+        match=r"hangs: no answer to /generate or /health within 0\.3 s .*; it has never answered",
+    ):
         asyncio.run(ask(handler, limit=0.3))
 
 

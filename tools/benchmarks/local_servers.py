@@ -6,8 +6,9 @@ import asyncio
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +17,12 @@ import psutil
 from engine.errors import RunError
 from engine.servers.client import connect
 from engine.servers.command import ServerPlace, server_command
+from launchers import log_tail
+from launchers.failure import Death, sentence
 from launchers.ports import HOST, LoopbackPorts
 
-_LOG_TAIL = 3000
+_LOG_LINES = 60  # of each server's log, where one did not start
+_LOOK_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -73,10 +77,12 @@ def running(
     """Start the servers with logs in ``folder``, wait until they are healthy, kill them at the end.
 
     Raises:
-        RunError: a server was not healthy within the limit; with the end of its log.
+        RunError: a server died while it started, with its last words; or one was not healthy within
+            the limit. With the end of every server's log.
     """
     started: list[RunningServer] = []
     processes: list[subprocess.Popen[bytes]] = []
+    begun = time.monotonic()
     try:
         for server in described:
             log = folder / f"{server.name}.log"
@@ -91,11 +97,15 @@ def running(
             processes.append(process)
             running_process = psutil.Process(process.pid)
             started.append(RunningServer(server.name, server.url, running_process, log))
-        asyncio.run(_healthy(started, limit_seconds))
+        try:
+            asyncio.run(_healthy(started, processes, begun, limit_seconds))
+        except RunError as error:
+            raise RunError(f"{error}{_logs(started)}") from None
         yield started
     finally:
         for process in processes:
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it died by itself, with all of its children
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
@@ -104,13 +114,29 @@ def urls(started: Sequence[RunningServer]) -> dict[str, str]:
     return {server.name: server.url for server in started}
 
 
-async def _healthy(started: list[RunningServer], limit_seconds: float) -> None:
+async def _healthy(
+    started: Sequence[RunningServer],
+    processes: Sequence[subprocess.Popen[bytes]],
+    begun: float,
+    limit_seconds: float,
+) -> None:
+    """Return when all servers are healthy; raise as soon as one of them is dead."""
     async with connect(urls(started), limit_seconds) as client:
-        try:
-            await client.wait_until_healthy(limit_seconds, lambda word: None)
-        except RunError as error:
-            tails = "".join(
-                f"\n--- {server.log}\n{server.log.read_text(errors='replace')[-_LOG_TAIL:]}"
-                for server in started
-            )
-            raise RunError(f"{error}{tails}") from None
+        healthy = asyncio.create_task(client.wait_until_healthy(limit_seconds, lambda word: None))
+        while not healthy.done():
+            for server, process in zip(started, processes, strict=True):
+                if (code := process.poll()) is not None:
+                    healthy.cancel()
+                    death = Death(server.name, True, code, time.monotonic() - begun)
+                    lines = log_tail.tail(server.log, lines=_LOG_LINES)
+                    raise RunError(sentence(death, log_tail.last_words(lines)))
+            await asyncio.wait({healthy}, timeout=_LOOK_SECONDS)
+        await healthy
+
+
+def _logs(started: Sequence[RunningServer]) -> str:
+    """Return the end of every server's log."""
+    return "".join(
+        "\n".join(["", f"--- {server.log}", *log_tail.tail(server.log, _LOG_LINES)])
+        for server in started
+    )

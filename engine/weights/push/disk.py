@@ -104,7 +104,7 @@ def update_from_disk(
 async def _update_all(
     servers: Mapping[str, str], folder: Path, version: int, limit_seconds: float
 ) -> None:
-    async with open_session() as session:
+    async with open_session(len(servers)) as session:
         outcomes = await asyncio.gather(
             *(
                 _update(session, Endpoint(name, url), folder, version, limit_seconds)
