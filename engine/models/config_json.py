@@ -87,7 +87,7 @@ def _is_one(value: Any, kinds: tuple[type, ...]) -> bool:
     """Return whether ``value`` is of ``kinds``; to Python true and false are integers as well."""
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         return False
-    return math.isfinite(value)
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def quoted(value: Any) -> str:
