@@ -21,8 +21,10 @@ from pydantic import BaseModel
 from engine.config.reader.loading import load
 from engine.errors import RunError, clear_errors
 from engine.platform.parent_death import die_with_parent
+from engine.preflight.preflight import Preflight
 from engine.run import result
 from engine.run.roles import Role
+from engine.run.steps_made import check_steps
 from launchers import log_tail, run_folder
 from launchers.failure import Death, sentence
 from launchers.guardian import GUARDIAN_DIED, run_guarded
@@ -65,7 +67,7 @@ def launch(arguments: Sequence[str]) -> int:
     if parsed.stop_with_parent:
         die_with_parent(os.getppid(), signal.SIGTERM)
     recipe = find_recipe(parsed.recipe)
-    config: Any = load(recipe.Config, parsed.config, parsed.overrides, check_inputs=True)
+    config: Any = load(recipe.Config, parsed.config, parsed.overrides, look=Preflight(_say))
     run_dir: Path = config.run_dir
     if result.is_complete(parsed.recipe, config):
         _say(f"run folder {run_dir} is complete already: nothing to start")
@@ -75,6 +77,7 @@ def launch(arguments: Sequence[str]) -> int:
     if result.is_complete(parsed.recipe, config):  # meanwhile, by the launcher that had the lock
         _say(f"run folder {run_dir} is complete already: nothing to start")
         return 0
+    check_steps(config)
     file = run_dir / "config.yaml"
     roles = recipe.roles(config)
     gpus = count_gpus() if any(role.gpus for role in roles) else 0

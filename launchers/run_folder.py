@@ -12,8 +12,10 @@ import psutil
 import yaml
 from pydantic import BaseModel
 
-from engine.config.reader.loading import save
+from engine.config.reader.loading import as_yaml
+from engine.config.run_folder import LOCK, reason_against
 from engine.errors import RunError
+from engine.platform.files import replace_text
 
 _CLEAN_UP_SECONDS = 10.0
 _ABSENT = "(absent)"
@@ -24,13 +26,15 @@ def lock(run_dir: Path) -> int:
 
     Returns the open file descriptor that holds the lock; the kernel releases it when the last
     process that shares it has ended, however it ended. Raises RunError, with the holder's pid,
-    when another launcher has it. A holder that was killed gets a moment: its other half
+    when another launcher has it, and where it is no folder that a run may use
+    (``engine.config.run_folder``). A holder that was killed gets a moment: its other half
     (``guardian``) is then just ending what is left of the run.
     """
-    file = run_dir / "launcher.lock"
+    if (reason := reason_against(run_dir)) is not None:
+        raise RunError(f"run_dir: {reason}")
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(run_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         raise RunError(f"run_dir: the run folder {run_dir} cannot be written: {error}") from error
     deadline = time.monotonic() + _CLEAN_UP_SECONDS
@@ -80,11 +84,11 @@ def write_config(config: BaseModel, run_dir: Path) -> list[str]:
     file = run_dir / "config.yaml"
     try:
         before = yaml.safe_load(file.read_text()) if file.exists() else None
-        save(config, file)
-        after = yaml.safe_load(file.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise RunError(f"run_dir: {file} cannot be replaced: {error}") from error
-    return [] if before is None else differences(before, after)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RunError(f"run_dir: {file} cannot be read: {error}; remove it to go on") from error
+    text = as_yaml(config)
+    replace_text(file, text)
+    return [] if before is None else differences(before, yaml.safe_load(text))
 
 
 def make_logs(run_dir: Path) -> Path:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import RunError
+from engine.platform.files import open_to_append
 from engine.platform.parent_death import die_with_parent
 from launchers import log_tail, process_tree
 from launchers.failure import Death, root_cause
@@ -113,7 +114,7 @@ class Supervisor:
 
         env = {**os.environ, **_ENVIRONMENT, **process.env}
         try:
-            with self.log_of(process.name).open("ab") as log:
+            with open_to_append(self.log_of(process.name)) as log:
                 log.write(log_tail.header(process.name, process.command).encode())
                 log.flush()
                 popen = subprocess.Popen(

@@ -9,7 +9,6 @@ are configurations of it: recipes/configs/paper/.
 
 from __future__ import annotations
 
-from math import ceil
 from typing import TYPE_CHECKING
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -63,9 +62,9 @@ def train(run: Run[Config]) -> None:
     """Learn the answers in an order that is shuffled anew in every epoch."""
     config = run.config
     data = run.data.conversations(config.data, config.model)
-    total = ceil(config.epochs * len(data.train.tokens) / config.batch_size)
     model = run.trained_model(config.optimizer)
     run.resume(model)
+    total = run.data.position.last_step(config.epochs * len(data.train.tokens), config.batch_size)
     batches = run.data.shuffled(config.loading, data.train, config.batch_size)
     for step in run.steps(total, config.record_every):
         if data.validation is not None and step.number % config.validation_every == 0:

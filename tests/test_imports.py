@@ -16,7 +16,7 @@ TIERS = (
     {"launchers"},
     {"recipes"},
     {"engine.run"},
-    {"engine.training", "engine.rollout", "engine.checkpoint"},
+    {"engine.training", "engine.rollout", "engine.checkpoint", "engine.preflight"},
     {"engine.weights"},
     {"engine.models", "engine.data", "engine.rewards", "engine.servers"},
     {"engine.parallel", "engine.algorithms", "engine.monitoring"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
@@ -32,13 +33,18 @@ def k3(logp: Tensor, reference_logp: Tensor) -> Tensor:
     From the second minibatch of a rollout on it is a biased estimate: the tokens were drawn from an
     older policy, and no importance weight makes up for it.
 
-    A log(pi_ref / pi) above 20 counts as 20, without gradient: its exponential would overflow. On
-    the other side nothing overflows, and nothing is limited.
+    Above a log(pi_ref / pi) of 20 the exponential, which float32 cannot hold from 89 on, goes on
+    as its tangent there: the estimate stays convex, and a policy that has lost a token is still
+    pulled back to the reference, with the gradient of 20 nats, 4.9e8. (To clamp the log-ratio, as
+    is widely done, takes the pull away where it is needed most.) On the other side nothing
+    overflows, and nothing is limited.
 
     Args:
         logp: log-probabilities under the policy; gets a gradient.
         reference_logp: the same under the reference model, of equal shape; gets none.
     """
-    log_ratio = (reference_logp.detach() - logp).clamp(max=LARGEST_LOG_RATIO)
+    log_ratio = reference_logp.detach() - logp
+    bounded = log_ratio.clamp(max=LARGEST_LOG_RATIO)
     # expm1: where both models agree, exp(x) - 1 would round the whole estimate away.
-    return log_ratio.expm1() - log_ratio
+    beyond = (log_ratio - LARGEST_LOG_RATIO).relu()
+    return bounded.expm1() - bounded + math.expm1(LARGEST_LOG_RATIO) * beyond

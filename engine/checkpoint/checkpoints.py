@@ -52,13 +52,16 @@ class Checkpoints:
         self._config, self._seed = config, seed
         self._planning = Planning()
         self._in_flight: Save | None = None
+        self._untried: int | None = None  # step of a save whose weights no update has begun with
+        self._surplus = False  # whether there are checkpoints beyond ``keep``
         self._verified: set[int] = set()
 
     def save(self, step: int, training: TrainingState, progress: dict[str, Any]) -> None:
         """Begin the checkpoint of ``step``; the one before it is finished first.
 
         When this returns, ``training`` may change again. With ``checkpoint.asynchronous`` the
-        checkpoint becomes whole in a later :meth:`poll`, otherwise before this returns.
+        checkpoint becomes whole in a later :meth:`poll`, otherwise before this returns. The ones
+        before it stay, whatever ``checkpoint.keep`` says, until :meth:`trained_on`.
 
         Args:
             step: the step that the next start begins with.
@@ -70,6 +73,7 @@ class Checkpoints:
         """
         self.finish()
         folder = self._on_first_rank(lambda: self.folders.begin(step), f"checkpoint of step {step}")
+        self._untried = step
         state = training_state.sharded(training, with_random=True)
         record = {
             "step": step,
@@ -108,6 +112,42 @@ class Checkpoints:
         elif not running:
             assert isinstance(outcome, Done)
             self._complete(outcome.value)
+
+    def trained_on(self) -> None:
+        """Note that the newest checkpoint is good: its weights gave a finite loss and gradient.
+
+        Only now do older ones beyond ``checkpoint.keep`` go.
+
+        Raises:
+            RunError: they cannot be deleted.
+        """
+        self._untried = None
+        if self._surplus:
+            self._on_first_rank(self.folders.retain, "deleting old checkpoints")
+            self._surplus = False
+
+    def drop_untried(self) -> None:
+        """Delete the newest checkpoint if :meth:`trained_on` was not called since it was saved.
+
+        A save that is in flight is given up with it; if it is a good one, it is finished.
+
+        Raises:
+            RunError: see :meth:`poll`; or it cannot be deleted.
+        """
+        step, self._untried = self._untried, None
+        if step is None:
+            self.finish()
+            return
+        if (save := self._in_flight) is not None:
+            self._in_flight = None
+            if isinstance(save.writing, ForkedWriter):
+                save.writing.kill()
+            dist.barrier()  # no rank writes any more
+            self._on_first_rank(self.folders.clean, "deleting a checkpoint half written")
+        else:
+            self._on_first_rank(
+                partial(self.folders.remove, step), f"deleting the checkpoint of step {step}"
+            )
 
     def finish(self) -> None:
         """Wait until no save is in flight.
@@ -185,11 +225,14 @@ class Checkpoints:
         if failure[0] is not None:
             self._discard(save, failure[0])
         self._in_flight = None
+        self._surplus = self._untried is not None
 
     def _make_whole(self, save: Save, written: list[Written]) -> None:
         folder = save.files.folder
         manifest.write(folder, save.files.finish(written))
         self.folders.commit(save.step, folder)
+        if self._untried is None:  # training went on from it while it was written
+            self.folders.retain()
 
     def _discard(self, save: Save, why: str) -> None:
         self._in_flight = None

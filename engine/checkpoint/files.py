@@ -141,7 +141,7 @@ class Files:
             RECORD: (json.dumps(self._record, indent=2, allow_nan=False) + "\n").encode(),
         }
         for name, content in contents.items():
-            with (self.folder / name).open("wb") as file:
+            with (self.folder / name).open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())

@@ -16,7 +16,10 @@ import secrets
 import shutil
 from pathlib import Path
 
-from engine.platform.files import sync
+from engine.platform.files import folders_named, sync
+
+_NAMES = r"[0-9]{6,}(\.partial-\w+|\.removed|\.replaced)?"
+"""Of the folders that are looked at, and deleted in time; a person may keep others beside them."""
 
 
 class CheckpointFolders:
@@ -54,15 +57,22 @@ class CheckpointFolders:
         return partial
 
     def commit(self, step: int, partial: Path) -> None:
-        """Declare the folder of ``begin`` whole, then delete checkpoints beyond ``keep``."""
+        """Declare the folder of ``begin`` whole; every older one stays until :meth:`retain`."""
         sync(partial)
         if (whole := self.folder(step)).exists():
             whole.rename(whole.with_suffix(".replaced"))
         partial.rename(whole)
         sync(self.root)
         self.clean()
+
+    def retain(self) -> None:
+        """Delete checkpoints beyond ``keep``; to be called when the newest is known to be good."""
         for old in self.steps()[: -self.keep]:
             _remove(self.folder(old))
+
+    def remove(self, step: int) -> None:
+        """Delete the whole checkpoint of ``step``."""
+        _remove(self.folder(step))
 
     def quarantine(self, step: int) -> Path:
         """Rename the damaged checkpoint of ``step`` and return its new folder."""
@@ -82,7 +92,7 @@ class CheckpointFolders:
                 _remove(entry)
 
     def _entries(self) -> list[Path]:
-        return list(self.root.iterdir()) if self.root.is_dir() else []
+        return folders_named(_NAMES, self.root)
 
 
 def _remove(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Key types for files that a run reads, and checks that the files exist.
 
 A configuration can be loaded, printed and compared where its files do not exist. Asked to
-(:func:`missing_inputs`, or ``load(..., check_inputs=True)``), the keys of these types are checked.
+(:func:`missing_inputs`, or ``load(..., look=...)``), the keys of these types are checked.
 """
 
 from __future__ import annotations
@@ -42,15 +42,20 @@ def inputs_wanted(info: ValidationInfo) -> bool:
 
 
 def check_model_fits(model: Path, layout: LayoutConfig) -> None:
-    """Check that ``layout`` can split a model.
+    """Check that ``layout`` can split a model; one without a readable ``config.json`` passes.
 
     Args:
-        model: a Hugging Face folder, or a ``config.json`` alone.
+        model: a Hugging Face folder, or a ``config.json`` alone. What is wrong with it is told of
+            the key that names it (``engine.preflight.model_folder``).
 
     Raises:
         ValueError: a dimension of ``layout`` does not fit; proposes the nearest layout that does.
     """
-    check_fit(model_sizes(_read_json(model if model.is_file() else model / "config.json")), layout)
+    try:
+        config = _read_json(model if model.is_file() else model / "config.json")
+    except ValueError:
+        return
+    check_fit(model_sizes(config), layout)
 
 
 def input_paths(config: BaseModel, above: str = "") -> dict[str, Path]:
@@ -90,10 +95,11 @@ def _of_entries(annotation: Any) -> Sequence[Any]:
 def _model_folder(folder: Path, info: ValidationInfo) -> Path:
     folder = _made_by_a_run(folder)
     if inputs_wanted(info):
-        _read_config(folder)
-        for shard in _shards(folder):
-            if not (folder / shard).is_file():
-                raise ValueError(f"expected weights file {shard} in {folder}, found none")
+        if not folder.is_dir():
+            found = "a file" if folder.exists() else "no folder"
+            raise ValueError(f"expected a Hugging Face model folder, found {found} {folder}")
+        if (folder / "checkpoints").is_dir() and not (folder / "config.json").is_file():
+            raise ValueError(f"expected a finished run, found no result.json in {folder}")
     return folder
 
 
@@ -130,27 +136,6 @@ def _record_file(file: Path, info: ValidationInfo) -> Path:
     return file
 
 
-def _read_config(folder: Path) -> None:
-    if not folder.is_dir():
-        raise ValueError(f"expected a Hugging Face model folder, found no folder {folder}")
-    if (folder / "checkpoints").is_dir() and not (folder / "config.json").is_file():
-        raise ValueError(f"expected a finished run, found no result.json in {folder}")
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"expected a Hugging Face model folder, found no config.json in {folder}")
-    _read_json(folder / "config.json")
-
-
-def _shards(folder: Path) -> list[str]:
-    """Return the names of the weight files that ``folder`` should hold."""
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return ["model.safetensors"]
-    weight_map = _read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise ValueError(f"expected a weight_map in {index}, found none")
-    return sorted(set(weight_map.values()))
-
-
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -162,7 +147,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 ModelFolder = Annotated[Path, AfterValidator(_model_folder)]
-"""A Hugging Face folder (config.json and all its safetensors files), or a finished run's folder."""
+"""A Hugging Face folder, or a finished run's folder; ``engine.preflight`` looks into it."""
 ModelConfigFile = Annotated[Path, AfterValidator(_model_config)]
 """A Hugging Face config.json: a model's sizes without its weights."""
 PromptFile = Annotated[Path, AfterValidator(_prompt_file)]

@@ -133,13 +133,16 @@ def model_sizes(config: Mapping[str, Any]) -> ModelSizes:
     latent = number("kv_lora_rank") > 0
     rotated = number("qk_rope_head_dim") if latent else 0
     head = number("head_dim") or (hidden // heads if heads else 0)
+    groups = number("num_key_value_heads")
+    if not groups and config.get("model_type") == "llama":
+        groups = heads  # what it means there to leave it out
     of_experts = () if config.get("model_type") == "mixtral" else ("moe_intermediate_size",)
     return ModelSizes(
         layers=layers,
         vocabulary=number("vocab_size"),
         heads=heads,
         hidden=hidden,
-        groups=0 if latent else number("num_key_value_heads"),
+        groups=0 if latent else groups,
         query_channels=number("qk_nope_head_dim") + rotated if latent else head,
         value_channels=number("v_head_dim") if latent else head,
         rotated_channels=rotated,

@@ -23,6 +23,12 @@ class OptimizerConfig(Section):
     clip_grad: float = Field(
         1.0, gt=0, description="the gradient is scaled down to this global norm"
     )
+    skip_spikes: float | None = Field(
+        None,
+        gt=1,
+        description="a minibatch is skipped whose gradient norm is more than so many times the "
+        "median of the last 64, once there are 16; null: none is",
+    )
     warmup_steps: int = Field(0, ge=0, description="steps over which the rate climbs to lr")
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant", description="course of the rate after the warm-up, down to min_lr at the end"

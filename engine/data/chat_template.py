@@ -20,6 +20,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from engine.config.sft_data import chat_template_text
+from engine.data.tokenizer_settings import TokenizerSettings
 from engine.errors import RunError
 
 
@@ -28,11 +29,6 @@ class Message(TypedDict):
 
     role: str
     content: str
-
-
-_NAMED_TOKENS = tuple(
-    f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
-)
 
 
 class ChatTemplate:
@@ -75,7 +71,7 @@ class ChatTemplate:
                 f"{folder}: expected a chat template (chat_template.jinja, or chat_template in"
                 " tokenizer_config.json), found none; use another model, or data.template=plain"
             )
-        return cls(text, _special_tokens(folder), name=str(folder))
+        return cls(text, TokenizerSettings.load(folder).named, name=str(folder))
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
         """Return the conversation as text.
@@ -144,28 +140,3 @@ def _raise(message: str) -> NoReturn:
 
 def _now(form: str) -> str:
     return datetime.now().strftime(form)
-
-
-def _special_tokens(folder: Path) -> dict[str, str]:
-    """Tokens by name, from tokenizer_config.json, and special_tokens_map.json of old folders."""
-    config = _read_json(folder / "tokenizer_config.json")
-    if "added_tokens_decoder" not in config:
-        config |= _read_json(folder / "special_tokens_map.json")
-    tokens = {name: config.get(name) for name in _NAMED_TOKENS}
-    texts = {
-        name: token.get("content") if isinstance(token, dict) else token
-        for name, token in tokens.items()
-    }
-    return {name: text for name, text in texts.items() if isinstance(text, str)}
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{file}: expected JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise RunError(f"{file}: expected a JSON object, found {type(content).__name__}")
-    return content

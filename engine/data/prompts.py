@@ -53,13 +53,13 @@ class PromptSet:
     def __len__(self) -> int:
         return len(self._prompts)
 
-    def for_step(self, step: int, count: int) -> list[Prompt]:
-        """Return the ``count`` prompts of rollout ``step``, counted from 0.
+    def take(self, place: int, count: int) -> list[Prompt]:
+        """Return the ``count`` prompts from ``place`` on, which counts prompts over all epochs.
 
-        Steps lie end to end: within an epoch no prompt comes twice, and the step in which the set
-        runs out goes on with the next epoch (only there can one step hold a prompt twice).
+        Within an epoch no prompt comes twice, and where the set runs out the next epoch begins
+        (only there can one step hold a prompt twice).
         """
-        return [self._at(place) for place in range(step * count, (step + 1) * count)]
+        return [self._at(at) for at in range(place, place + count)]
 
     def fixed_subset(self, count: int) -> list[Prompt]:
         """Return the same ``count`` prompts whatever the seed, so that evaluations compare.

@@ -27,7 +27,7 @@ from engine.data.sft_records import Conversation, conversations_of
 from engine.data.sft_samples import ModelTemplate, QuestionTemplate, SampleMaker
 from engine.data.templates import apply_template
 from engine.data.token_dataset import TokenDataset, write_dataset
-from engine.data.tokenizer import Tokenizer
+from engine.data.tokenizer import Tokenizer, tokenizer_digest
 from engine.errors import RunError
 from engine.platform.files import replace_json, writing
 from engine.platform.waiting import wait_for
@@ -36,7 +36,7 @@ Part = Literal["train", "validation"]
 
 _SOURCE = "source.json"
 _NAMED = 5  # too long samples that a message names
-_FORMAT = 1
+_FORMAT = 2
 """Changes when the same files would give other tokens."""
 
 
@@ -106,7 +106,7 @@ class _TextToTokens:
         else:
             self._template_source = apply_template(config.template, "{prompt}")
             self.template = QuestionTemplate(config.template)
-        self._tokenizer_digest = self._digest(model / "tokenizer.json")
+        self._tokenizer_digest = tokenizer_digest(model)
 
     def files(self, part: Part) -> tuple[Path, ...]:
         """Return the files that ``part`` is read from."""

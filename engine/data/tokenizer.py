@@ -2,82 +2,94 @@
 
 A sampler needs text to ids, ids to text, and the ids that end a response. `tokenizers` does that
 from ``tokenizer.json`` in milliseconds; importing transformers takes seconds in every process.
+What the folder's other files add to it is decided in ``tokenizer_backend.py`` (what stands around
+a prompt) and ``ending_tokens.py`` (what ends a response).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import tokenizers
+from blake3 import blake3
 
+from engine.data.ending_tokens import EndingTokens
+from engine.data.model_files import read_object
+from engine.data.tokenizer_backend import around, read_backend
+from engine.data.tokenizer_settings import TokenizerSettings
 from engine.errors import RunError
+
+_DECIDING = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
 class Tokenizer:
     """Text to token ids and back, and the ids that end a response.
 
     Attributes:
-        eos_ids: ids that end a response, the model's main one first.
+        eos_ids: ids that end a response, the model's main one first: servers stop at them, the
+            decoder takes them off, training ends answers with them.
         vocabulary_size: rows of the model's embedding (``vocab_size`` of config.json), which may be
             more than the tokenizer has tokens.
+        front: ids that are put in front of a text (often a bos).
+        remarks: sentences about what the folder's files do not say in the same way, for a log.
     """
 
     def __init__(
-        self, backend: tokenizers.Tokenizer, *, eos_ids: tuple[int, ...], vocabulary_size: int
+        self,
+        backend: tokenizers.Tokenizer,
+        *,
+        eos_ids: tuple[int, ...],
+        vocabulary_size: int,
+        remarks: Sequence[str] = (),
     ) -> None:
         self._backend = backend
         self.eos_ids = eos_ids
         self.vocabulary_size = vocabulary_size
+        self.remarks = tuple(remarks)
+        self.front, self._behind = around(backend)
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
-        """Read tokenizer.json, config.json and, where there is one, generation_config.json.
+        """Read tokenizer.json and what config.json and the files beside it say of it.
 
-        The ids that end a response are ``eos_token_id`` (one or several) of generation_config.json,
-        else of config.json.
+        Those may be missing: generation_config.json, tokenizer_config.json and, of older folders,
+        special_tokens_map.json.
 
         Raises:
-            RunError: a file is missing or malformed, no eos id is given, or the tokenizer knows an
-                id, or an eos id is, beyond the model's vocabulary.
+            RunError: a file is missing or malformed, no token ends a response, or the tokenizer
+                knows an id, or an eos id is, beyond the model's vocabulary.
         """
-        config = _read_json(folder / "config.json")
+        config = read_object(folder / "config.json")
         vocabulary_size = config.get("vocab_size")
         if not isinstance(vocabulary_size, int):
             raise RunError(
                 f"{folder / 'config.json'}: vocab_size must be an integer,"
                 f" found {vocabulary_size!r}"
             )
-        backend = _read_tokenizer(folder / "tokenizer.json")
-        largest = max(backend.get_vocab(with_added_tokens=True).values(), default=-1)
-        if largest >= vocabulary_size:
-            raise RunError(
-                f"{folder}: tokenizer.json has token id {largest},"
-                f" but vocab_size in config.json is {vocabulary_size}"
-            )
-        eos_ids = _eos_ids(folder, config)
-        if not all(0 <= eos < vocabulary_size for eos in eos_ids):
-            raise RunError(
-                f"{folder}: eos_token_id {list(eos_ids)} is not within the {vocabulary_size} ids"
-                " of the model's vocabulary"
-            )
-        return cls(backend, eos_ids=eos_ids, vocabulary_size=vocabulary_size)
+        settings = TokenizerSettings.load(folder)
+        backend, remarks = read_backend(folder / "tokenizer.json", settings, vocabulary_size)
+        eos = settings.named.get("eos_token")
+        eos_token = None if eos is None else backend.token_to_id(eos)
+        endings = EndingTokens.read(folder, config, eos_token, vocabulary_size)
+        if difference := endings.difference(lambda one: str(backend.id_to_token(one))):
+            remarks.append(difference)
+        return cls(backend, eos_ids=endings.ids, vocabulary_size=vocabulary_size, remarks=remarks)
 
     def encode(self, text: str, *, add_special: bool = True) -> list[int]:
         """Return the ids of a text.
 
         Args:
             add_special: with what the tokenizer itself puts in front (often a bos), as a prompt
-                without a chat template wants it.
+                without a chat template wants it. A text that begins with that gets no second one.
         Raises:
             RunError: the tokenizer has no token for a word of it.
         """
         try:
-            return list(self._backend.encode(text, add_special_tokens=add_special).ids)
+            ids = self._backend.encode(text, add_special_tokens=add_special).ids
         except Exception as error:  # tokenizers raises nothing narrower
             raise RunError(f"cannot tokenize {text[:80]!r}: {error}") from error
+        return self._once(ids) if add_special else list(ids)
 
     def encode_many(self, texts: Sequence[str], *, add_special: bool = True) -> list[list[int]]:
         """Return the ids of several texts, on several threads; see :meth:`encode`."""
@@ -85,7 +97,7 @@ class Tokenizer:
             encoded = self._backend.encode_batch_fast(list(texts), add_special_tokens=add_special)
         except Exception:  # it does not say which text it is about
             return [self.encode(text, add_special=add_special) for text in texts]
-        return [list(one.ids) for one in encoded]
+        return [self._once(one.ids) if add_special else list(one.ids) for one in encoded]
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of a response without the eos that may end it.
@@ -94,39 +106,31 @@ class Tokenizer:
         """
         if tokens and tokens[-1] in self.eos_ids:
             tokens = tokens[:-1]
+        return self.text_of(tokens)
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """Return the text of all ``tokens``, special ones included."""
         return str(self._backend.decode(list(tokens), skip_special_tokens=False))
 
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunError(f"{path}: cannot read it ({error.strerror})") from error
-    except ValueError as error:
-        raise RunError(f"{path}: expected JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise RunError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
+    def _once(self, ids: Sequence[int]) -> list[int]:
+        """Return ``ids`` without what was put in front of a text that begins with the same."""
+        many = len(self.front)
+        has_it = many and tuple(ids[many : 2 * many]) == self.front
+        return list(ids[many:] if has_it else ids)
 
 
-def _read_tokenizer(path: Path) -> tokenizers.Tokenizer:
-    if not path.is_file():
-        raise RunError(f"{path}: not found; the tokenizer is read from this file alone")
-    try:
-        return tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises nothing narrower
-        raise RunError(f"{path}: not a tokenizer of the tokenizers library ({error})") from error
+def tokenizer_digest(folder: Path) -> str:
+    """Return the BLAKE3 digest of everything in a folder that decides a text's ids.
 
-
-def _eos_ids(folder: Path, config: dict[str, Any]) -> tuple[int, ...]:
-    generation = folder / "generation_config.json"
-    eos = _read_json(generation).get("eos_token_id") if generation.exists() else None
-    if eos is None:
-        eos = config.get("eos_token_id")
-    eos_ids = eos if isinstance(eos, list) else [eos]
-    if not eos_ids or not all(isinstance(one, int) for one in eos_ids):
-        raise RunError(
-            f"{folder}: eos_token_id in generation_config.json or config.json must be one id or a"
-            f" list of ids, found {eos!r}"
-        )
-    return tuple(eos_ids)
+    Raises:
+        RunError: a file cannot be read.
+    """
+    hasher = blake3(str(read_object(folder / "config.json").get("vocab_size")).encode())
+    for name in _DECIDING:
+        file = folder / name
+        try:
+            content = file.read_bytes() if file.exists() else b""
+        except OSError as error:
+            raise RunError(f"{file}: cannot read it ({error.strerror})") from error
+        hasher.update(f"\n{name} {len(content)}\n".encode()).update(content)
+    return hasher.hexdigest()

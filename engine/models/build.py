@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ from engine.config.training import TrainingConfig
 from engine.models.family import HuggingFaceConfig, family_of
 from engine.models.gpt import GPTBackbone
 from engine.models.layer_specs import decoder_spec, module_build_context, mtp_spec
-from engine.models.rope import ROPE_TYPES, inverse_frequencies, rope_settings, rotated_part
+from engine.models.rope import inverse_frequencies
+from engine.models.rope_settings import GROUPED, attention_factor, rope_settings, rotated_part
 from engine.models.score_layer import INITIALIZER_RANGE
 from engine.models.sequence_classifier import as_built, is_sequence_classifier
 from engine.models.transformer_config_args import transformer_config_args
@@ -111,7 +113,7 @@ def _set_frequencies(model: torch.nn.Module, config: HuggingFaceConfig) -> None:
     megatron-core 0.16.1 knows Llama 3's stretching only with fixed wavelengths
     (rotary_pos_embedding.py, ``_apply_scaling``).
     """
-    settings = rope_settings(config, ROPE_TYPES, partial_rotation=True)
+    settings = rope_settings(config, GROUPED, partial_rotation=True)
     rotated = rotated_part(config) or 1.0  # the other channels of a head are left alone
     channels = int(model_sizes(config).query_channels * rotated)
     frequencies = inverse_frequencies(settings, channels)
@@ -141,12 +143,32 @@ def transformer_config(
     """
     architecture = family_of(config).architecture(config)
     mtp = architecture.get("mtp_num_layers") or 0
-    kind = MLATransformerConfig if "multi_latent_attention" in architecture else TransformerConfig
-    return kind(
+    latent = "multi_latent_attention" in architecture
+    kind = MLATransformerConfig if latent else TransformerConfig
+    built = kind(
         **architecture,
         **_layout_arguments(layout, architecture["num_layers"], mtp),
         **transformer_config_args(training, layout, model_sizes(config)),
     )
+    if not latent:
+        settings = rope_settings(as_built(config), GROUPED, partial_rotation=True)
+        _scale_rotation(built, attention_factor(settings))
+    return built
+
+
+def _scale_rotation(transformer: TransformerConfig, factor: float) -> None:
+    """Have grouped-query attention multiply the cosine and sine of its rotary embedding.
+
+    It asks for 0.1 mscale ln(scaling factor) + 1 by attributes that are no fields of the class
+    (yarn_rotary_pos_embedding.py, ``_yarn_get_concentration_factor_from_config``). Transformer
+    Engine's fused kernel for packed rows would leave the factor out (rope_utils.py:287).
+    """
+    if factor == 1:
+        return
+    transformer.yarn_rotary_scaling_factor = math.e
+    transformer.yarn_mscale = 10 * (factor - 1)
+    transformer.yarn_mscale_all_dim = 0.0
+    transformer.apply_rope_fusion = False
 
 
 def _layout_arguments(layout: LayoutConfig, layers: int, mtp: int) -> dict[str, Any]:

@@ -19,6 +19,19 @@ HuggingFaceConfig = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class FeedForwardNames:
+    """Hugging Face's names inside a layer for a SwiGLU, or for each of its experts."""
+
+    block: str = "mlp."
+    gate: str = "gate_proj"
+    up: str = "up_proj"
+    down: str = "down_proj"
+
+
+USUAL_NAMES = FeedForwardNames()
+
+
+@dataclass(frozen=True)
 class Family:
     """One model family: megatron's arguments and weight rules, from Hugging Face's config.
 
@@ -27,11 +40,13 @@ class Family:
         architecture: keyword arguments of megatron's ``TransformerConfig`` that the config implies.
             Raises RunError for a config that megatron cannot express, or that lacks a key.
         rules: how its weights are named and joined.
+        feed_forward: how its makers call the matrices of an expert.
     """
 
     model_type: str
     architecture: Callable[[HuggingFaceConfig], dict[str, Any]]
     rules: Callable[[HuggingFaceConfig], Sequence[Rule]]
+    feed_forward: FeedForwardNames = USUAL_NAMES
 
 
 FAMILIES = {
@@ -49,7 +64,7 @@ FAMILIES = {
 }
 """``model_type`` -> the module whose ``FAMILY`` describes it."""
 
-_EVERYWHERE = ("vocab_size", "num_hidden_layers", "hidden_size")
+_EVERYWHERE = ("vocab_size", "num_hidden_layers", "hidden_size", "max_position_embeddings")
 
 
 def family_of(config: HuggingFaceConfig) -> Family:
@@ -61,7 +76,11 @@ def family_of(config: HuggingFaceConfig) -> Family:
     model_type = config.get("model_type")
     if model_type not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
-        raise RunError(f"model: config.json says model_type {model_type!r}; known are: {known}")
+        if model_type is None:
+            raise RunError(f"model: config.json has no model_type; known are: {known}")
+        raise RunError(
+            f"model: config.json says model_type {str(model_type)[:60]!r}; known are: {known}"
+        )
     family: Family = import_module(FAMILIES[model_type]).FAMILY
     return replace(
         family,
@@ -71,15 +90,28 @@ def family_of(config: HuggingFaceConfig) -> Family:
 
 
 def _naming_keys(of: Callable[[HuggingFaceConfig], Any]) -> Callable[[HuggingFaceConfig], Any]:
-    """Return ``of`` with a RunError for a key that it, or every family, misses in a config."""
+    """Return ``of`` with a RunError for the keys that it, or every family, misses in a config."""
 
     def named(config: HuggingFaceConfig) -> Any:
-        try:
-            for key in _EVERYWHERE:
-                config[key]
-            return of(as_built(config))
-        except KeyError as missing:
-            raise RunError(f"model: config.json lacks the key {missing}") from None
+        config = as_built(config)
+        missing = [key for key in _EVERYWHERE if key not in config]
+        while True:
+            try:
+                found = of({**config, **dict.fromkeys(missing, 1)})
+            except KeyError as error:
+                if error.args[0] in missing:  # not where the 1 stands in for it
+                    break
+                missing.append(error.args[0])
+                continue
+            except (RunError, ValueError, TypeError, ArithmeticError):
+                if not missing:
+                    raise
+                break  # it may be the 1 that is wrong
+            if not missing:
+                return found
+            break
+        keys = ", ".join(map(repr, missing))
+        raise RunError(f"model: config.json lacks the key{'s' * (len(missing) > 1)} {keys}")
 
     return named
 
@@ -90,6 +122,7 @@ def check_expressed(config: HuggingFaceConfig, known: Mapping[str, Any]) -> None
     Raises:
         RunError: a key has another value.
     """
-    for key, value in known.items():
-        if config.get(key, value) not in (value, None):
-            raise RunError(f"model: config.json has {key} {config[key]!r}, only {value!r} is known")
+    others = [key for key, value in known.items() if config.get(key, value) not in (value, None)]
+    if others:
+        said = "; ".join(f"{key} {config[key]!r}, only {known[key]!r} is known" for key in others)
+        raise RunError(f"model: config.json has {said}")

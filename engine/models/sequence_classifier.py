@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.errors import RunError
+from engine.models.config_json import without_nulls
 
 SCORE = "score.weight"
 """Of the layer hidden -> 1: its name in a Hugging Face folder, and its checkpoint key."""
@@ -56,11 +57,15 @@ def as_sequence_classifier(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_built(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return ``config`` without what a sequence classification model has not.
+    """Return ``config`` as families read it: without nulls, and of a classifier without a head.
 
-    Its config may name it all the same: transformers' config classes fill in a prediction head, and
-    keep whether the language model's output layer was tied. Any other config is returned as it is.
+    A sequence classification model's config may name parts that it has not: transformers' config
+    classes fill in a prediction head, and keep whether the language model's output layer was tied.
+
+    Raises:
+        RunError: see :func:`without_nulls`.
     """
+    config = without_nulls(config)
     if not is_sequence_classifier(config):
         return config
     return {**config, "tie_word_embeddings": False, "num_nextn_predict_layers": 0}

@@ -72,7 +72,7 @@ def tensor_infos(config: HuggingFaceConfig) -> list[TensorInfo]:
     Raises:
         RunError: the family is unknown or uses a feature megatron cannot express.
     """
-    family, sizes = family_of(config), model_sizes(config)
+    family, sizes = family_of(config), model_sizes(as_built(config))
     family.architecture(config)  # refuses what megatron cannot express
     found = []
     for (key, expert), tensor_map in expand(family.rules(config)).items():

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # rules are read, and shapes compared, where torch is too slow to start
+    from torch import Tensor
+
+Shape = tuple[int, ...]
 
 
 class Join(Protocol):
@@ -25,6 +27,10 @@ class Join(Protocol):
 
     def split(self, tensor: Tensor) -> list[Tensor]:
         """The megatron tensor -> Hugging Face tensors, in the rule's order."""
+        ...
+
+    def split_shape(self, shape: Shape) -> list[Shape]:
+        """The megatron tensor's shape -> the shapes that :meth:`split` would give."""
         ...
 
 
@@ -41,6 +47,10 @@ class Same:
         """The tensor itself."""
         return [tensor]
 
+    def split_shape(self, shape: Shape) -> list[Shape]:
+        """The shape itself."""
+        return [shape]
+
 
 @dataclass(frozen=True)
 class Copies:
@@ -54,13 +64,17 @@ class Copies:
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         """The first part; the others must equal it."""
         first, *others = parts
-        if not all(torch.equal(first, other) for other in others):
+        if not all(first.equal(other) for other in others):
             raise ValueError("should be copies of one tensor, found them different")
         return first
 
     def split(self, tensor: Tensor) -> list[Tensor]:
         """The tensor itself, then true copies: safetensors refuses to write shared memory."""
         return [tensor, *(tensor.clone() for _ in range(self.names - 1))]
+
+    def split_shape(self, shape: Shape) -> list[Shape]:
+        """The same shape for each name."""
+        return [shape] * self.names
 
 
 @dataclass(frozen=True)
@@ -69,11 +83,17 @@ class GateUp:
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         """gate [f, h], up [f, h] -> [2f, h]."""
+        import torch
+
         return torch.cat(list(parts))
 
     def split(self, tensor: Tensor) -> list[Tensor]:
         """[2f, h] -> gate [f, h], up [f, h]."""
         return list(tensor.chunk(2))
+
+    def split_shape(self, shape: Shape) -> list[Shape]:
+        """[2f, h] -> [f, h], [f, h]."""
+        return [(shape[0] // 2, *shape[1:])] * 2
 
 
 @dataclass(frozen=True)
@@ -89,6 +109,8 @@ class GroupedQkv:
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         """q [heads*d, h], k [groups*d, h], v [groups*d, h] -> [(heads + 2*groups)*d, h]."""
+        import torch
+
         grouped = [part.reshape(self.groups, -1, *part.shape[1:]) for part in parts]
         return torch.cat(grouped, dim=1).flatten(0, 1)
 
@@ -97,6 +119,15 @@ class GroupedQkv:
         rows = [self.heads // self.groups * self.head_dim, self.head_dim, self.head_dim]
         grouped = tensor.reshape(self.groups, sum(rows), *tensor.shape[1:])
         return [part.flatten(0, 1) for part in grouped.split(rows, dim=1)]
+
+    def split_shape(self, shape: Shape) -> list[Shape]:
+        """[(heads + 2*groups)*d, h] -> [heads*d, h], [groups*d, h], [groups*d, h]."""
+        rows = (
+            self.heads * self.head_dim,
+            self.groups * self.head_dim,
+            self.groups * self.head_dim,
+        )
+        return [(count, *shape[1:]) for count in rows]
 
 
 @dataclass(frozen=True)

@@ -96,25 +96,34 @@ class Console(Closing):
     def step(self, step: int, scalars: Mapping[str, float]) -> None:
         """Print the line of the step that has just ended; steps may be left out.
 
-        A metric that earlier steps had and this one lacks is shown as ``-``.
+        A metric that earlier steps had and this one lacks is shown as ``-``. A replayed step has
+        no speed, and does not count for the time that remains.
         """
         self._metrics |= dict.fromkeys(scalars)
         done = step + 1
+        if names.REPLAYED in scalars:  # as fast as it is, it tells nothing of the steps to come
+            self._marks.clear()
         self._marks.append((done, self._clock()))
-        latest = _pace(self._marks[-2], self._marks[-1])
-        recent = _pace(self._marks[0], self._marks[-1])
         width = len(str(self._total))
         parts = [
             f"step {done:>{width}}/{self._total}",
             *(f"{column.label} {_shown(column, scalars)}" for column in columns_for(self._metrics)),
+            *(self._speeds(done, scalars) if len(self._marks) > 1 else ["replayed"]),
+        ]
+        self._bar.update(done - self._bar.n)
+        tqdm.write("  ".join(parts), file=self._stream)
+        self._stream.flush()
+
+    def _speeds(self, done: int, scalars: Mapping[str, float]) -> list[str]:
+        """Return what the line says of the last step's time, and of the time that remains."""
+        latest = _pace(self._marks[-2], self._marks[-1])
+        recent = _pace(self._marks[0], self._marks[-1])
+        return [
             f"{latest:5.2f} s/step",
             f"{_shown(SPEED, scalars)} tok/s",
             *([f"MFU {_shown(UTILISATION, scalars)}"] if UTILISATION.name in scalars else []),
             f"ETA {duration((self._total - done) * recent)}",
         ]
-        self._bar.update(done - self._bar.n)
-        tqdm.write("  ".join(parts), file=self._stream)
-        self._stream.flush()
 
     def say(self, text: str) -> None:
         """Print a line of its own, above the bar where there is one."""
@@ -126,8 +135,13 @@ class Console(Closing):
         self._bar.close()
 
 
-def comparison_table(base: EvaluationResult, final: EvaluationResult) -> list[str]:
-    """Return the lines that say, at the end of a run, what its evaluations found."""
+def comparison_table(base: EvaluationResult | None, final: EvaluationResult) -> list[str]:
+    """Return the lines that say, at the end of a run, what its evaluations found.
+
+    Without a ``base`` to compare with there are none.
+    """
+    if base is None:
+        return []
     rows = [("", "base", "final")]
     for line in compare(base, final):
         rows.append((f"{line.name}, {line.what}".removeprefix(", "), line.base, line.final))

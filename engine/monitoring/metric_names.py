@@ -19,6 +19,7 @@ OUTCOME_PREFIX = "outcome/"  # + name / outcome of that reward: share of samples
 RESPONSE_LENGTH = "rollout/response_length"  # tokens
 RESPONSE_TOKENS = "rollout/tokens"  # tokens of all responses
 TRUNCATED = "rollout/truncated"  # share of samples that ran into the token limit
+REPLAYED = "rollout/replayed"  # 1 where an earlier start had sampled it: such a step has no speed
 REFLECTION = "rollout/reflection"  # share of samples with a word of second thought ("wait")
 ZERO_VARIANCE_GROUPS = "rollout/zero_variance_groups"  # share of groups
 
@@ -31,6 +32,8 @@ ENTROPY = "training/entropy"  # nats
 RATIO = "training/ratio"
 CLIP_FRACTION = "training/clip_fraction"
 GRADIENT_NORM = "training/gradient_norm"  # before clipping
+SKIPPED_MINIBATCHES = "training/skipped_minibatches"  # spikes, since the run began; only where
+# optimizer.skip_spikes is set
 LEARNING_RATE = "training/learning_rate"
 VALIDATION_LOSS = "validation/loss"  # nats per response token, of samples that are never learned
 MAX_LOGPROB_DIFFERENCE = "parity/max_logprob_difference"  # nats, trainer against sampler

@@ -13,7 +13,7 @@ from typing import Any
 from engine.errors import RunError
 from engine.monitoring.metric_names import STEP
 from engine.platform.closing import Closing
-from engine.platform.files import replace_bytes, writing
+from engine.platform.files import open_to_append, replace_bytes, writing
 
 
 class MetricsFile(Closing):
@@ -38,7 +38,7 @@ class MetricsFile(Closing):
         self._path = path
         self._last_step = first_step - 1
         with writing(path):
-            self._file = path.open("ab")
+            self._file = open_to_append(path)
 
     def append(self, step: int, scalars: Mapping[str, float]) -> None:
         """Write and sync the line of ``step``; JSON has no NaN, so what is not finite becomes null.

@@ -78,45 +78,53 @@ def _compared(base: float, final: float, digits: int) -> tuple[str, str, str]:
 
 def summarize(
     lines: Sequence[Mapping[str, Any]],
-    base: EvaluationResult,
+    base: EvaluationResult | None,
     final: EvaluationResult,
     seed: int,
 ) -> dict[str, Any]:
     """Return the content of summary.json; of every reward ``base_<name>`` and ``final_<name>``.
 
     Args:
-        lines: those of metrics.jsonl; one that has no seconds per step is no training step (the
-            last evaluation comes after the last step). How GPUs were used is the mean over steps,
-            None where no line tells.
-        base: the evaluation before the first update.
+        lines: those of metrics.jsonl; one that is neither timed nor replayed is no step (the last
+            evaluation comes after the last step). Time and speed are of the timed ones alone.
+            How GPUs were used is the mean over steps, None where no line tells.
+        base: the evaluation before the first update; None where there is none to compare with.
         final: the evaluation after the last one.
         seed: the run's.
     """
-    training = [line for line in lines if line.get(names.STEP_SECONDS) is not None]
-    seconds = sum(line[names.STEP_SECONDS] for line in training)
-    tokens = sum(line.get(names.RESPONSE_TOKENS) or 0 for line in training)
+    timed = [line for line in lines if line.get(names.STEP_SECONDS) is not None]
+    replayed = sum(names.REPLAYED in line for line in lines)
+    seconds = sum(line[names.STEP_SECONDS] for line in timed)
+    tokens = sum(line.get(names.RESPONSE_TOKENS) or 0 for line in timed)
     utilisation = {
-        key: _mean(training, name)
+        key: _mean(timed, name)
         for key, name in (
             ("mfu_update", names.MFU_UPDATE),
             ("mfu_step", names.MFU_STEP),
             ("trained_tokens_per_second_per_gpu", names.TRAINED_TOKENS_PER_GPU),
         )
     }
+    skipped = _all(lines, names.SKIPPED_MINIBATCHES)
     differences = _all(lines, names.MAX_LOGPROB_DIFFERENCE)
     return {
-        **{f"base_{name}": measure.value for name, measure in base.rewards.items()},
+        **(
+            {f"base_{name}": measure.value for name, measure in base.rewards.items()}
+            if base
+            else {f"base_{name}": None for name in final.rewards}
+        ),
         **{f"final_{name}": measure.value for name, measure in final.rewards.items()},
-        "base_response_length": base.response_length,
+        "base_response_length": base.response_length if base else None,
         "final_response_length": final.response_length,
         "evaluation_problems": final.problems,
-        "steps": len(training),
+        "steps": len(timed) + replayed,
+        "replayed_steps": replayed,
         "seconds": round(seconds, 3),
-        "seconds_by_phase": seconds_by_phase(training),
+        "seconds_by_phase": seconds_by_phase(timed),
         "tokens_per_second": tokens / seconds if seconds else None,
         **utilisation,
         "max_logprob_difference": max(differences, default=None),
         "behind_routing_ties": _mean(lines, names.BEHIND_ROUTING_TIES),
+        **({"skipped_minibatches": int(skipped[-1])} if skipped else {}),
         "seed": seed,
     }
 

@@ -1,10 +1,14 @@
-"""Write files that appear whole or not at all, and report a refusing disk in one sentence."""
+"""Write files that appear whole or not at all, and report a refusing disk in one sentence.
+
+Nothing here writes or deletes through a link: what a link leads to is not the writer's.
+"""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +24,7 @@ def replacing(path: Path, needed_bytes: int, *, durable: bool = True) -> Iterato
 
     Readers see the old file or the new one, never a part. Folders are made as needed. A process
     killed in between leaves at most ``path`` with ``.part`` behind, which the next attempt
-    overwrites; every other failure removes it.
+    replaces; every other failure removes it.
 
     Args:
         path: the file to create or replace; one writer at a time.
@@ -35,7 +39,8 @@ def replacing(path: Path, needed_bytes: int, *, durable: bool = True) -> Iterato
     with writing(path, needed_bytes):
         _make_folder(path.parent)
         try:
-            with part.open("wb") as file:
+            part.unlink(missing_ok=True)  # a link, too
+            with part.open("xb") as file:
                 yield file
                 file.flush()
                 if durable:
@@ -83,6 +88,16 @@ def writing(path: Path, needed_bytes: int | None = None) -> Iterator[None]:
         raise RunError(_refusal(path, needed_bytes, error)) from error
 
 
+def open_to_append(path: Path) -> BinaryIO:
+    """Open ``path`` to write at its end; it is made if need be.
+
+    Raises:
+        OSError: the file system refuses, or ``path`` is a link.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    return os.fdopen(os.open(path, flags, 0o666), "ab")
+
+
 def sync(path: Path) -> None:
     """Have a file's content, or the names in a folder, on the disk when this returns.
 
@@ -96,14 +111,31 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def folders_named(pattern: str, folder: Path) -> list[Path]:
+    """Return the folders in ``folder`` whose whole names match the regular expression ``pattern``.
+
+    What a run deletes by itself it finds in this way: names that a run gives, and no links. A
+    ``folder`` that is missing or a link holds none.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        return []
+    return [
+        entry
+        for entry in folder.iterdir()
+        if re.fullmatch(pattern, entry.name) and entry.is_dir() and not entry.is_symlink()
+    ]
+
+
 def remove_folder(folder: Path) -> None:
     """Remove ``folder`` and what is in it, if it exists.
 
     Raises:
-        RunError: the file system refuses.
+        RunError: the file system refuses, or ``folder`` or the folder that it is in is a link.
     """
     try:
-        shutil.rmtree(folder)
+        if folder.parent.is_symlink():
+            raise OSError(f"{folder.parent} is a link")
+        shutil.rmtree(folder)  # refuses a link, and follows none
     except FileNotFoundError:
         pass
     except OSError as error:

@@ -21,6 +21,7 @@ from torch.distributed import TCPStore
 
 from engine.errors import RunError
 from engine.platform.waiting import wait_for
+from engine.rollout.lineage import Start
 from engine.rollout.notice import Notice, noticing
 
 T = TypeVar("T")
@@ -83,6 +84,15 @@ class Control:
         except RuntimeError as error:
             raise RunError(f"cannot use the control store at {address}: {_first(error)}") from None
         return cls(store, address, party)
+
+    def announce_start(self, start: Start) -> None:
+        """Trainer: where this start of the run begins, before anything is sampled."""
+        self._set("start", json.dumps(start.as_json()))
+
+    def start(self) -> Start | None:
+        """Return where this start begins, None before it was announced; made for polling."""
+        word = self._get("start")
+        return None if word is None else Start.from_json(json.loads(word))
 
     def announce_servers_ready(self) -> None:
         """Sampler: all servers are healthy; weights can be pushed."""

@@ -1,4 +1,4 @@
-"""Compute the results of a stored evaluation; pure over samples."""
+"""When an evaluation is due, and its results; pure over samples."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from statistics import fmean, stdev
 
+from engine.config.sampler import EvaluationConfig
 from engine.monitoring.summary import EvaluationResult, Measure
 from engine.rewards.score import are_graded
 from engine.rollout.sample import Sample
+
+
+def is_due(step: int, config: EvaluationConfig) -> bool:
+    """Return whether the weights before ``step`` are evaluated; those after the last one are."""
+    return step % config.every == 0
 
 
 def evaluate(samples: Sequence[Sample]) -> EvaluationResult:

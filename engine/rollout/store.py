@@ -1,10 +1,11 @@
 """Rollout store: one folder per step on a file system that trainer and sampler share.
 
-While a step is sampled, ``000012/groups/000003.parquet`` appears by rename for every group that is
-finished. When all are in, they are merged into ``000012/samples.parquet``, ``done.json`` is written
-last, and ``groups/`` is removed. So whatever is killed at whatever moment: a step with a
-``done.json`` is whole, and one without keeps its finished groups for the next start.
-Evaluations are stored by the same class.
+A step begins with ``000012/made_by.json``, the settings that it is sampled with. While it is
+sampled, ``000012/groups/000003.parquet`` appears by rename for every group that is finished. When
+all are in, they are merged into ``000012/samples.parquet``, ``done.json`` is written last, and
+``groups/`` is removed. So whatever is killed at whatever moment: a step with a ``done.json`` is
+whole, and one without keeps its finished groups for the next start. Evaluations are stored by the
+same class.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow as pa
+from blake3 import blake3
 
 from engine.errors import RunError
-from engine.platform.files import remove_folder, replacing
+from engine.platform.files import folders_named, remove_folder, replace_json, replacing
 from engine.rollout.columns import reward_names, samples_to_table, table_to_samples
+from engine.rollout.made_by import Settings
 from engine.rollout.parquet import open_parquet, read_rows, write_tables
 from engine.rollout.sample import Sample
 
@@ -39,7 +42,7 @@ class FinishedGroup:
 
 @dataclass(frozen=True)
 class StepSummary:
-    """The content of ``done.json``; ``bytes`` is the size of ``samples.parquet``."""
+    """The content of ``done.json``; ``bytes`` and ``digest`` are of ``samples.parquet``."""
 
     step: int
     groups: int
@@ -48,6 +51,7 @@ class StepSummary:
     seconds: float  # that sampling and scoring took, since the last start
     weight_versions: list[int]
     bytes: int
+    digest: str = ""  # BLAKE3; stores of older versions have none
 
 
 class RolloutStore:
@@ -64,6 +68,36 @@ class RolloutStore:
         """Return all finished steps in ascending order."""
         names = [path.parent.name for path in self.root.glob("*/done.json")]
         return sorted(step for step in map(int, filter(str.isdigit, names)) if self.is_done(step))
+
+    def stored(self) -> list[int]:
+        """Return all steps of which anything is stored, finished or not, in ascending order."""
+        return sorted(int(folder.name) for folder in folders_named(r"\d{6,}", self.root))
+
+    def has(self, step: int) -> bool:
+        """Return whether anything of ``step`` is stored."""
+        return self.folder(step).is_dir()
+
+    def begin(self, step: int, made_by: Settings) -> None:
+        """Write down what makes ``step``, where that is not known yet; comes before its groups.
+
+        Raises:
+            RunError: the file system refuses.
+        """
+        if self.made_by(step) is None:
+            replace_json(self.folder(step) / "made_by.json", dict(made_by))
+
+    def made_by(self, step: int) -> Settings | None:
+        """Return what made ``step``; None where it does not say, or the file is damaged."""
+        try:
+            content = json.loads((self.folder(step) / "made_by.json").read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
+        return content if isinstance(content, dict) else None
+
+    def groups_stored(self, step: int) -> int:
+        """Return how many groups of ``step`` are finished, of a whole one all."""
+        summary = self.summary(step)
+        return summary.groups if summary else len(list(self._groups_folder(step).glob("*.parquet")))
 
     def is_done(self, step: int) -> bool:
         """Return whether ``step`` is finished: all of its groups can be read."""
@@ -87,7 +121,7 @@ class RolloutStore:
         Every file is read whole; one that a crash or a disk has damaged is removed with a warning.
         """
         finished = {}
-        for path in sorted(self._groups_folder(step).glob("*.parquet")):
+        for path in sorted(self._groups_folder(step).glob(f"{'[0-9]' * 6}.parquet")):
             try:
                 table = open_parquet(path).read(use_threads=False)
                 finished[int(path.stem)] = _describe(table)
@@ -196,8 +230,10 @@ class RolloutStore:
         size = sum(path.stat().st_size for path in paths)
         with replacing(merged, size) as out:
             write_tables(out, tables(), compression="zstd")
+        digest = blake3(max_threads=blake3.AUTO).update_mmap(merged).hexdigest()
+        size = merged.stat().st_size
         return StepSummary(
-            step, len(paths), samples, tokens, seconds, sorted(versions), merged.stat().st_size
+            step, len(paths), samples, tokens, seconds, sorted(versions), size, digest
         )
 
     def _groups_folder(self, step: int) -> Path:

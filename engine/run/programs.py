@@ -33,6 +33,7 @@ def run_trainer(config: Any, placement: Placement, train: Callable[[Any], None])
 
 def become_server(config: Any, placement: Placement) -> None:
     """Replace this process by SGLang's server; the process id stays."""
+    from engine.run.server_seed import server_seed
     from engine.servers.command import SHARED_MEMORY, ServerPlace, server_command
 
     command, environment = server_command(
@@ -45,8 +46,7 @@ def become_server(config: Any, placement: Placement) -> None:
         ),
         tp=config.servers.tp,
         max_total_tokens=config.servers.max_total_tokens,
-        # no two servers of two runs with neighbouring seeds draw the same numbers
-        seed=config.seed * placement.count + placement.index,
+        seed=server_seed(config.run_dir, config.seed, placement.index),
     )
     print(f"server-{placement.index}: {' '.join(command)}", flush=True)
     os.execve(command[0], command, {**os.environ, **environment})
@@ -56,7 +56,7 @@ def run_sampler(config: Any, placement: Placement) -> None:
     """Be the sampler: sample everything that the run's trainer will ask for."""
     import logging
 
-    from engine.rollout.sampler import SamplerPlan
+    from engine.rollout.plan import SamplerPlan
     from engine.rollout.sampler import run_sampler as sample
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

@@ -32,7 +32,8 @@ class Record:
         self._config, self._phases, self._first_step = config, phases, first_step
         self._recorder: Recorder | None = None
         self._console: Console | None = None
-        self._tokens = self._steps = 0
+        self._tokens = self._steps = 0  # since the last line, without replayed steps
+        self._seconds: dict[str, float] = {}  # likewise, by phase
         self._devices = Devices(
             accelerator.device_name(), config.layout.processes, config.training.products
         )
@@ -57,24 +58,36 @@ class Record:
 
     def step(self, step: Step, every: int) -> None:
         """Write a line for every ``every``-th step, for the last, and where ``has_line`` is set."""
-        self._tokens += step.tokens
-        self._steps += 1
+        self._count(step)
         done = step.number + 1
         due = done % every == 0 or done == step.total or step.has_line
         if self._recorder is None or not due:
             return
-        scalars = {**step.scalars, **self._times(step)}
+        replayed = {names.REPLAYED: 1.0} if step.replayed else {}
+        scalars = {**step.scalars, **replayed, **self._times(step)}
         loads = {f"layer-{layer}": load for layer, load in step.expert_load.items()}
         self._recorder.record(step.number, scalars, expert_load=loads, samples=step.samples)
         assert self._console is not None
         self._console.step(step.number, scalars)
 
+    def _count(self, step: Step) -> None:
+        """Add the step to what the next line says of time; a replayed one tells nothing of it."""
+        spent = self._phases.take()
+        if step.replayed:
+            return
+        self._tokens += step.tokens
+        self._steps += 1
+        for phase, seconds in spent.items():
+            self._seconds[phase] = self._seconds.get(phase, 0.0) + seconds
+
     def _times(self, step: Step) -> Mapping[str, float]:
         """Return where the time went since the last line, and how fast the steps were."""
-        phases = self._phases.take()
+        phases, self._seconds = self._seconds, {}
         seconds = sum(phases.values())
         tokens, self._tokens = self._tokens, 0
         steps, self._steps = self._steps, 0
+        if not steps:
+            return {}
         used = {}
         if step.work is not None and "update" in phases:
             used = gpu_metrics(step.work, phases["update"], seconds, self._devices)

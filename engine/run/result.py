@@ -14,8 +14,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from engine.config.inputs import input_paths
+from engine.config.leaves import leaves
 from engine.errors import RunError
 from engine.platform.files import replace_json
+from engine.run.steps_made import made_more
 
 RESULT, MODEL = "result.json", "model"
 """In a run's folder: the file, and the Hugging Face folder of what it made."""
@@ -88,19 +90,22 @@ def read_result(run_dir: Path) -> Result | None:
 def is_complete(recipe: str, config: Any) -> bool:
     """Return whether the run of ``config`` is finished.
 
-    One that asks for more ``steps`` is not: it goes on from where it ended.
+    One that asks for more ``steps`` is not: it goes on from where it ended, with other settings
+    too, like any run that has not ended.
 
     Raises:
         RunError: the folder holds the finished run of another recipe or configuration.
     """
     if (found := read_result(config.run_dir)) is None:
         return False
-    made, wanted = _leaves(found.config), _leaves(config.model_dump(mode="json"))
+    made, wanted = leaves(found.config), leaves(config.model_dump(mode="json"))
     # A key that the older result does not have is of a later version of the recipe.
-    keys = [key for key in made if made[key] != wanted.get(key) and not _changes_nothing(key)]
+    keys = [key for key in made if made[key] != wanted.get(key) and not changes_nothing(key)]
     same_recipe = found.recipe == recipe
-    if same_recipe and keys == ["steps"] and wanted["steps"] > made["steps"]:
+    if same_recipe and "steps" in keys and wanted["steps"] > made["steps"]:
         return False
+    if same_recipe and keys == ["steps"]:
+        raise made_more(config.run_dir, made["steps"], wanted["steps"])
     if keys or not same_recipe:
         other = ", ".join(keys) if same_recipe else "recipe"
         raise RunError(
@@ -116,16 +121,6 @@ def forget_result(run_dir: Path) -> None:
         (run_dir / name).unlink(missing_ok=True)
 
 
-def _leaves(config: Any, path: str = "") -> dict[str, Any]:
-    """Return the values of a configuration by dotted key; lists are values."""
-    if not isinstance(config, dict):
-        return {path: config}
-    return {
-        key: value
-        for name, below in config.items()
-        for key, value in _leaves(below, f"{path}.{name}".lstrip(".")).items()
-    }
-
-
-def _changes_nothing(key: str) -> bool:
+def changes_nothing(key: str) -> bool:
+    """Return whether a key of the configuration changes nothing of what a run makes."""
     return _CHANGES_NOTHING.fullmatch(key) is not None

@@ -17,6 +17,7 @@ from engine.monitoring.sample_view import SampleView
 from engine.monitoring.summary import summarize
 from engine.platform.files import replace_json
 from engine.rollout.evaluation import evaluate
+from engine.rollout.lineage import comparable
 from engine.rollout.metrics import evaluation_metrics, rollout_metrics
 from engine.rollout.sample import Sample
 from engine.rollout.sample_views import first_answers, sample_view
@@ -83,12 +84,12 @@ class RolloutRecord:
     def finish(self, record: Record, evaluations: RolloutStore) -> dict[str, Any]:
         """Record the last evaluation; write summary.json and report.html; return its figures."""
         config, run_dir = self._config, self._config.run_dir
-        first, last = evaluations.samples(0), evaluations.samples(config.steps)
+        first, last = self._base(evaluations), evaluations.samples(config.steps)
         lines = read_metrics(run_dir / METRICS_FILE)
         if lines[-1][names.STEP] < config.steps:
             record.after_the_last(config.steps, evaluation_metrics(last))
             lines = read_metrics(run_dir / METRICS_FILE)
-        base, final = evaluate(first), evaluate(last)
+        base, final = evaluate(first) if first else None, evaluate(last)
         summary = summarize(lines, base, final, config.seed)
         replace_json(run_dir / "summary.json", summary)
         report = Report(
@@ -112,6 +113,18 @@ class RolloutRecord:
             "problems": final.problems,
             "samples": final.samples,
         }
+
+    def _base(self, evaluations: RolloutStore) -> list[Sample]:
+        """Return the evaluation before the first update; none where it cannot be compared with."""
+        made_by, last = evaluations.made_by(0), evaluations.made_by(self._config.steps)
+        if made_by is None or last is None or not evaluations.is_done(0):
+            why = "is not there" if made_by is None else "is not whole"
+        elif found := comparable(made_by, last):
+            why = f"{found[0]}".replace("this run asks for", "the last one with")
+        else:
+            return evaluations.samples(0)
+        print(f"the evaluation of version 0 {why}: the last one is compared with none", flush=True)
+        return []
 
     def _view(self, sample: Sample) -> SampleView:
         return sample_view(sample, self._tokenizer.decode)

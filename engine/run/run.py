@@ -6,8 +6,8 @@ their record and checkpoints, and the end of the run.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
@@ -20,18 +20,23 @@ from engine.config.trainer import OptimizerConfig, ReferenceConfig
 from engine.errors import RunError
 from engine.models.gpt import MtpMode
 from engine.models.transformer_config_args import kernels_of
+from engine.monitoring import metric_names as names
 from engine.monitoring.phases import Phases
 from engine.parallel.rank_map import rank_map
+from engine.platform import accelerator
 from engine.platform.closing import Closing
 from engine.platform.kernels import line as kernel_line
 from engine.run.digests import digest_of, input_digests
 from engine.run.model_folder import complete
 from engine.run.placement import Placement
 from engine.run.record import Record
+from engine.run.restart import PLACE, start_of
 from engine.run.result import MODEL, forget_result, write_result
 from engine.run.run_config import RunConfig
 from engine.run.step import Step
+from engine.run.steps_made import made_more
 from engine.run.training_data import TrainingData, sum_over_ranks
+from engine.training.divergence import Diverged
 from engine.training.heads.head import Head
 from engine.training.heads.token_logprobs import TokenLogProbs
 from engine.training.reference import Reference
@@ -39,11 +44,16 @@ from engine.training.trained_model import TrainedModel
 from engine.weights.export import Exporter
 from engine.weights.hugging_face import HuggingFaceFolder
 from engine.weights.load import load
+from engine.weights.versions import remove_versions
 
 if TYPE_CHECKING:
+    from engine.rollout.lineage import Start
     from engine.run.sampling import Sampling
 
 C = TypeVar("C", bound=RunConfig)
+
+LEARNED = "samples"
+"""Key of a checkpoint's progress: samples of a shuffled dataset that were learned before it."""
 
 
 class Run(Closing, Generic[C]):
@@ -70,6 +80,8 @@ class Run(Closing, Generic[C]):
         self._inputs = input_digests(config)
         self._model: TrainedModel | None = None
         self._reference: Reference | None = None
+        self._progress: dict[str, Any] | None = None  # of the checkpoint that was loaded
+        self._sampling: Sampling | None = None
 
     @property
     def source(self) -> HuggingFaceFolder:
@@ -123,15 +135,23 @@ class Run(Closing, Generic[C]):
         """
         from engine.run.sampling import Sampling  # recipes without servers do not load it
 
-        return Sampling(
+        self._sampling = Sampling(
             self.config,
             self.placement,
             policy,
             source=self.source,
             packing=self.data.packing,
             phases=self.phases,
-            version=self.first_step,
+            start=self._start(),
         )
+        return self._sampling
+
+    def _start(self) -> Start:
+        """Return where this start of a run that samples begins."""
+        config = self.config
+        kernels = {"device": accelerator.device_name(), **kernels_of(config.training)}
+        say = print if self.is_first_rank else _say_nothing
+        return start_of(config, self.first_step, self._progress, self._inputs, kernels, say)
 
     @property
     def is_first_rank(self) -> bool:
@@ -158,9 +178,12 @@ class Run(Closing, Generic[C]):
         """Load the newest checkpoint into these, where there is one; checkpoints hold them now."""
         self._model, self._reference = model, reference
         if self.first_step:
-            progress = self.checkpoints.load(self.first_step, self._state)
+            self._progress = self.checkpoints.load(self.first_step, self._state)
+            if guard := self._progress.get("update_guard"):  # earlier versions had none
+                model.guard.restore(guard)
             if reference is not None:
-                reference.version = progress["reference_version"]
+                reference.version = self._progress["reference_version"]
+            self.data.position.before = self._progress.get(LEARNED)
 
     @property
     def _state(self) -> TrainingState:
@@ -177,34 +200,55 @@ class Run(Closing, Generic[C]):
             record_every: steps between two lines of the record; the last step has one anyway.
 
         Raises:
+            Diverged: the weights that the last update has made cannot be trained on.
             RunError: the run has made more steps already.
             ValueError: :meth:`resume` was not called before.
         """
         if self._model is None:
             raise ValueError("resume() comes before steps(): checkpoints have to hold a model")
         if self.first_step > total:
-            raise RunError(
-                f"run_dir: {self.config.run_dir} has a checkpoint of step {self.first_step}, more "
-                f"than the {total} steps that are asked for; choose another run_dir"
-            )
+            raise made_more(self.config.run_dir, self.first_step, total)
         self.record.start(total)
         self.phases.take()  # the start belongs to no step
         for number in range(self.first_step, total):
             if number == self.first_step and self.is_first_rank:
                 forget_result(self.config.run_dir)  # of a shorter run, which goes on now
             step = Step(number, total)
+            self._model.guard.begin_step(number)
             yield step
+            self._note_skipped(self._model, step)
             self.record.step(step, record_every)
-            self._checkpoint(number + 1, last=number + 1 == total)
+            self._checkpoint(self._model, number + 1, last=number + 1 == total)
+        self._model.confirm()  # the last checkpoint is a good one, although no update follows
         self.checkpoints.finish()
+        self.checkpoints.trained_on()
 
-    def _checkpoint(self, step: int, *, last: bool) -> None:
+    def _note_skipped(self, model: TrainedModel, step: Step) -> None:
+        """Say which minibatches were skipped in ``step``, and record how many in the whole run."""
+        if model.guard.skip_spikes is None:
+            return
+        skipped = model.guard.take_notes()
+        for note in skipped:
+            self.record.say(note)
+        step.scalars[names.SKIPPED_MINIBATCHES] = model.guard.skipped
+        step.has_line |= bool(skipped)
+
+    def _checkpoint(self, model: TrainedModel, step: int, *, last: bool) -> None:
         with self.phases("checkpoint"):
+            if model.guard.tried:
+                self.checkpoints.trained_on()
             self.checkpoints.poll()
             if step % self.config.checkpoint.every == 0 or last:
-                progress: dict[str, Any] = {"weight_version": step}
+                progress: dict[str, Any] = {
+                    "weight_version": step,
+                    "update_guard": model.guard.state(),
+                }
                 if self._reference is not None:
                     progress["reference_version"] = self._reference.version
+                if (learned := self.data.position.at(step)) is not None:
+                    progress[LEARNED] = learned
+                if self._sampling is not None:
+                    progress[PLACE] = self._sampling.place.as_json()
                 self.checkpoints.save(step, self._state, progress)
 
     def finish(
@@ -230,13 +274,42 @@ class Run(Closing, Generic[C]):
         made = digest_of(folder)
         if self.is_first_rank:
             # The last push has the weights that model/ has.
-            shutil.rmtree(self.config.run_dir / "weights", ignore_errors=True)
+            remove_versions(self.config.run_dir / "weights")
             digests = {**self._inputs, "made": made}
             write_result(self.placement.recipe, self.config, steps, digests, figures)
             self.record.say(f"model in {folder}")
         dist.barrier()  # rank 0 hosts stores that the others use: all leave together
 
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close; of a run that has diverged keep only checkpoints to go on from, and say which."""
+        try:
+            if isinstance(error, Diverged):
+                raise RunError(f"{error}; {self._way_on(error)}") from None
+        finally:
+            super().__exit__(kind, error, traceback)
+
+    def _way_on(self, error: Diverged) -> str:
+        if error.start_is_good:
+            self.checkpoints.trained_on()
+        self.checkpoints.drop_untried()
+        where = self.config.run_dir
+        if (newest := self.checkpoints.folders.latest()) is None:
+            return f"{where} has no checkpoint yet, and the next start begins anew"
+        return (
+            f"the newest checkpoint in {where} is of step {newest}; started again with the "
+            f"setting changed, the run goes on from there"
+        )
+
     def close(self) -> None:
         """Stop loading ahead, and close the record's files."""
         self.data.close()
         self.record.close()
+
+
+def _say_nothing(text: str) -> None:
+    """Leave it to rank 0."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field, ValidationInfo, field_validator
 
 from engine.config.inputs import ModelFolder, check_model_fits, inputs_wanted
 from engine.config.layout import LayoutConfig
+from engine.config.run_folder import RunFolder
 from engine.config.section import Section
 from engine.config.trainer import CheckpointConfig
 from engine.config.training import TrainingConfig
@@ -18,7 +17,7 @@ class RunConfig(Section):
     """A run that trains a model."""
 
     seed: int = Field(ge=0, description="of every random choice of the run")
-    run_dir: Path = Field(description="the run's folder; a second start of it resumes the run")
+    run_dir: RunFolder = Field(description="the run's folder; a second start of it resumes the run")
     model: ModelFolder = Field(
         description="Hugging Face folder of the model that is trained, or the folder of a finished "
         "run, whose model is taken"

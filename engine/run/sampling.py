@@ -13,12 +13,18 @@ import torch.distributed as dist
 from engine.algorithms.algorithm import Algorithm
 from engine.config.model_sizes import model_sizes
 from engine.data.batch_builder import Packing
+from engine.data.tokenizer import Tokenizer
+from engine.errors import RunError
 from engine.monitoring import metric_names as names
 from engine.monitoring.phases import Phases
 from engine.platform.waiting import wait_for
 from engine.rollout.control import Control
+from engine.rollout.evaluation import is_due
+from engine.rollout.lineage import Lineage, Place, Start
+from engine.rollout.made_by import Settings
 from engine.rollout.notice import Notice
 from engine.rollout.sample import Sample
+from engine.rollout.stale import discard_stale
 from engine.rollout.store import RolloutStore
 from engine.run.placement import CONTROL, HTTP, Placement
 from engine.run.record import Record
@@ -41,7 +47,8 @@ CONTROL_SECONDS = 60.0
 class Sampling:
     """What a trainer rank has to do with servers and sampler. All ranks call at the same points.
 
-    Made when the policy has the weights that the run goes on with: the servers get them at once.
+    Made when the policy has the weights that the run goes on with: what is stored and not made as
+    this start would make it is discarded, and the servers get the weights at once.
 
     Args:
         config: the run's, with the sections of sampling (``rollout``, ``servers``, ...).
@@ -50,7 +57,7 @@ class Sampling:
         source: the folder that it came from.
         packing: how samples become rows on this rank.
         phases: where the time goes.
-        version: weight version of the policy as it is now.
+        start: where this start of the run begins; the policy has its weights.
 
     Raises:
         RunError: the servers are not ready in time, or do not take the weights.
@@ -65,7 +72,7 @@ class Sampling:
         source: HuggingFaceFolder,
         packing: Packing,
         phases: Phases,
-        version: int,
+        start: Start,
     ) -> None:
         self._config, self._policy = config, policy
         self._packing, self._phases = packing, phases
@@ -80,16 +87,37 @@ class Sampling:
             placement.urls("server", HTTP),
             config.servers.request_seconds,
         )
+        self._lineage = Lineage(start, config, Tokenizer.load(config.model).eos_ids)
+        self._evaluated = False  # whether there is an evaluation of the step at hand
+        self._replayed: frozenset[int] = frozenset()
         self._pushed_at = self._received_at = 0.0  # seconds since the epoch, as samples have them
         is_first = dist.get_rank() == 0
         self._record = RolloutRecord(config, placement.recipe) if is_first else None
+        version = start.place.version
         if is_first:
+            self._replayed = self._use_what_is_stored()
+            self._control.announce_start(start)
             print(f"policy ready at step {version}; waiting for the servers", flush=True)
         start_seconds = config.servers.start_seconds
         with self._control.notice_of_servers() as notice:
             ready = self._control.servers_ready
             self._wait_for("the servers", ready, start_seconds, notice)
         self.push(version)
+
+    @property
+    def place(self) -> Place:
+        """Where the run stands when the step at hand is over, for its checkpoint."""
+        return self._lineage.place
+
+    def _use_what_is_stored(self) -> frozenset[int]:
+        """Discard what this start cannot use; return the rollouts that it replays. On rank 0."""
+        found = discard_stale(
+            self._rollouts, self._evaluations, self._lineage, self._config.steps, _say
+        )
+        if found:
+            steps = f"{min(found)}" if len(found) == 1 else f"{min(found)} to {max(found)}"
+            _say(f"rollout {steps} is stored and trained on as it is")
+        return found
 
     def push(self, version: int) -> None:
         """Give the servers the policy as it is now, and let the sampler go on with it.
@@ -129,7 +157,17 @@ class Sampling:
     def _rollout(self, step: Step) -> Sequence[Sample]:
         number = step.number
         with self._phases("wait_for_rollout"):
-            self._wait_for_step(f"rollout {number}", self._rollouts, number)
+            evaluated_by = self._lineage.evaluation()
+            if is_due(number, self._config.evaluation):
+                self._wait_for_step(self._evaluations, "evaluation of version", evaluated_by)
+            self._evaluated = self._evaluations.is_done(number) and not self._lineage.why_not(
+                self._evaluations, evaluated_by
+            )
+            self._wait_for_step(self._rollouts, "rollout", self._lineage.rollout())
+            summary = self._rollouts.summary(number)
+            assert summary is not None  # it is there, and nobody removes it
+            step.replayed = number in self._replayed
+            self._lineage.advance(summary)
             samples = self._rollouts.samples(number)
             self._received_at = time.time()
             return samples
@@ -144,9 +182,21 @@ class Sampling:
             return {}
         last = max(sample.scored_at for sample in samples)
         seconds = {names.DELIVERY_SECONDS: self._received_at - last}
-        if not self._evaluations.is_done(samples[0].weight_version):
+        if not self._evaluated:
             seconds[names.START_SECONDS] = first - self._pushed_at
         return seconds
+
+    def _wait_for_step(self, store: RolloutStore, kind: str, made_by: Settings) -> None:
+        """Wait until ``store`` has the step at hand, made by these settings.
+
+        Raises:
+            RunError: it does not come within ``rollout.wait_seconds``, or is made by others.
+        """
+        step, limit = self._lineage.place.version, self._config.rollout.wait_seconds
+        with self._control.notice_of_step(store.root.name, step) as notice:
+            self._wait_for(f"{kind} {step}", lambda: store.summary(step), limit, notice)
+        if why := self._lineage.why_not(store, made_by):
+            raise RunError(f"{store.folder(step)} {why}; start the run again to have it sampled")
 
     def check_parity(self, compared: Comparison, step: Step) -> None:
         """Pass silently if trainer and sampler agree on the sampled tokens' log-probabilities.
@@ -166,9 +216,8 @@ class Sampling:
         """Note what happened in ``step``: samples, updates and, where there was one, evaluation."""
         step.expert_load = self._policy.expert_load.take(self._layers)
         summary = self._rollouts.summary(step.number)
-        done = self._evaluations.is_done(step.number)
         if self._record is not None and summary is not None:
-            evaluation = self._evaluations.samples(step.number) if done else None
+            evaluation = self._evaluations.samples(step.number) if self._evaluated else None
             self._record.log(step, batch, updates, rate, summary.seconds, evaluation)
 
     def finish(self, record: Record) -> dict[str, Any]:
@@ -183,17 +232,10 @@ class Sampling:
         Raises:
             RunError: it does not come within ``rollout.wait_seconds``.
         """
-        last = self._config.steps
-        what = f"the evaluation of weight version {last}"
-        self._wait_for_step(what, self._evaluations, last)
+        self._wait_for_step(self._evaluations, "evaluation of version", self._lineage.evaluation())
         if self._record is None:
             return {}
         return self._record.finish(record, self._evaluations)
-
-    def _wait_for_step(self, what: str, store: RolloutStore, number: int) -> None:
-        with self._control.notice_of_step(store.root.name, number) as notice:
-            limit = self._config.rollout.wait_seconds
-            self._wait_for(what, lambda: store.summary(number), limit, notice)
 
     def _wait_for(
         self, what: str, poll: Callable[[], T | None], limit_seconds: float, notice: Notice
@@ -201,6 +243,10 @@ class Sampling:
         self._control.say(f"waiting for {what}")
         last_said = partial(self._control.last_said, "sampler")
         return wait_for(what, poll, limit_seconds, last_said, notice.pause)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
 
 
 def _control(address: str) -> Control:

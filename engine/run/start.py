@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel
 
 from engine.config.reader.command_line import read
 from engine.errors import RunError, clear_errors
+from engine.preflight.preflight import Preflight
 from engine.run.placement import Placement
 from engine.run.roles import Role
 
@@ -27,8 +29,12 @@ def main(recipe: str, model: type[BaseModel], roles: Callable[[Any], Sequence[Ro
     # A store that closes when a run ends is no news; torch would print C++ stack traces.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     with clear_errors():
-        config = read(model, recipe)
+        config = read(model, recipe, Preflight(_say))
         if (placement := Placement.from_environment()) is None:
             raise RunError(f"start a run with: python -m launchers.local {recipe} CONFIG")
         role = next(role for role in roles(config) if role.name == placement.role)
         role.program(config, placement)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

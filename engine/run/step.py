@@ -22,6 +22,7 @@ class Step:
         expert_load: share of tokens of each expert, by layer number.
         work: its FLOPs, where they are known.
         samples: shown as text in TensorBoard.
+        replayed: whether it trains on a rollout that an earlier start has sampled whole.
         has_line: whether it gets a line of the record even where only every n-th step does.
     """
 
@@ -32,6 +33,7 @@ class Step:
     expert_load: Mapping[int, Sequence[float]] = field(default_factory=dict)
     work: StepWork | None = None
     samples: Sequence[SampleView] = ()
+    replayed: bool = False
     has_line: bool = False
 
     def measured(self, name: str, value: float) -> None:

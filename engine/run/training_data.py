@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from engine.data.packing import TokenIds
 from engine.data.sft_dataset import SftDataset, SftDatasets, open_sft_datasets
 from engine.parallel.groups import counts_its_tokens, data_rank, data_ranks
 from engine.platform.closing import Closing
+from engine.run.data_position import DataPosition
 from engine.run.run_config import RunConfig
 from engine.training.forward import log_probabilities
 from engine.training.trained_model import TrainedModel
@@ -29,10 +31,12 @@ class TrainingData(Closing):
 
     Attributes:
         packing: how samples become rows on this rank.
+        position: samples of ``shuffled`` that are learned.
     """
 
     def __init__(self, config: RunConfig, first_step: int) -> None:
-        self._config, self._first_step = config, first_step
+        self._config = config
+        self.position = DataPosition(first_step)
         self.packing = Packing.of(config.training, config.layout, data_rank(), data_ranks())
         self._loader: Loader | None = None
         self._measured: dict[Path, list[WeightedRow]] = {}
@@ -77,25 +81,41 @@ class TrainingData(Closing):
         return found
 
     def shuffled(self, loading: LoadingConfig, data: SftDataset, samples: int) -> Iterator[Batch]:
-        """Load batches of ``data`` from the run's first step on, every epoch in another order."""
+        """Load batches of ``data`` from the run's first step on, every epoch in another order.
+
+        Args:
+            samples: of one batch, on all ranks; another number than an earlier start's leaves no
+                sample out and takes none twice.
+        """
         order = Shuffled(len(data.tokens), self._config.seed)
-        return self.batches(loading, data.tokens, samples, self._first_step * samples, order)
+        self.position.batch = samples
+        return self.batches(loading, data.tokens, samples, self.position.begun(samples), order)
 
     def mean_loss(self, model: TrainedModel, data: SftDataset) -> float:
         """Compute the mean loss of ``model`` over all response tokens of ``data``.
 
         Returns:
             Nats per token, on every rank.
+
+        Raises:
+            Diverged: it is not finite.
         """
         if data.folder not in self._measured:
             device = torch.cuda.current_device()
             self._measured[data.folder] = validation_rows(data.tokens, self.packing, device)
         rows = self._measured[data.folder]
         found = log_probabilities(model.chunks, rows, model.head)
-        if found is None or not counts_its_tokens():
-            return sum_over_ranks(0.0)
-        losses = (-(logp * row.weights).sum() for row, logp in zip(rows, found, strict=True))
-        return sum_over_ranks(float(sum(losses)))
+        mine = 0.0
+        if found is not None and counts_its_tokens():
+            losses = (-(logp * row.weights).sum() for row, logp in zip(rows, found, strict=True))
+            mine = float(sum(losses))
+        loss = sum_over_ranks(mine)
+        if not math.isfinite(loss):
+            model.guard.refuse(
+                f"the loss of the samples that are never learned is {loss}; most likely earlier "
+                f"updates were too large: lower optimizer.lr"
+            )
+        return loss
 
     def log_probabilities(
         self, model: TrainedModel, samples: Sequence[tuple[TokenIds, TokenIds]]

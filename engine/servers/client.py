@@ -165,6 +165,12 @@ class SamplingClient:
             group = _group(answer, sampling.n)
             for completion in group:
                 _check_tokens(completion.tokens, self._vocabulary_size)
+        except _NotFinite as error:
+            raise RunError(
+                f"{endpoint} computed no finite log-probability: it gave {error} in answer to a "
+                f"prompt of {prompt_tokens} tokens; the trainer pushes no weights that are not "
+                f"finite, so the server's kernels or memory are at fault; see its log"
+            ) from None
         except (ValueError, TypeError, KeyError) as error:
             raise RunError(
                 f"{endpoint} gave a malformed answer to /generate "
@@ -228,16 +234,28 @@ def _completion(sample: Mapping[str, Any]) -> Completion:
     entries = meta["output_token_logprobs"]  # [[log-probability, token id, None], ...]
     if [token for _, token, _ in entries] != tokens:
         raise ValueError("output_token_logprobs is of other tokens than output_ids")
-    logprobs = [logprob for logprob, _, _ in entries]
-    for position, logprob in enumerate(logprobs):
-        if not (isinstance(logprob, int | float) and math.isfinite(logprob)):
-            raise ValueError(f"the log-probability of token {position} is {logprob}")
+    logprobs = [_log_probability(entry[0], place) for place, entry in enumerate(entries)]
     return Completion(
         tokens=tokens,
-        logprobs=[float(logprob) for logprob in logprobs],
+        logprobs=logprobs,
         finish_reason=meta["finish_reason"]["type"],
         weight_version=min(int(span["version"]) for span in meta["weight_versions"]),
     )
+
+
+class _NotFinite(Exception):
+    """The server's answer has a log-probability that is no finite number."""
+
+
+def _log_probability(value: Any, place: int) -> float:
+    """Return the log-probability of token ``place`` of a response."""
+    if value is None:  # what SGLang makes of NaN and infinity, for which JSON has no number
+        raise _NotFinite(f"null (NaN or infinity) at response token {place}")
+    if not isinstance(value, float | int):
+        raise TypeError(f"log-probability {value!r} at response token {place}")
+    if not math.isfinite(value):
+        raise _NotFinite(f"{value} at response token {place}")
+    return float(value)
 
 
 def _check_tokens(tokens: Sequence[int], vocabulary_size: int | None) -> None:

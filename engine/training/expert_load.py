@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,12 +17,22 @@ class ExpertLoad:
 
     def __init__(self, chunks: Sequence[torch.nn.Module]) -> None:
         self._counts: dict[int, Tensor] = {}
+        self._counting = True
         for module in (module for chunk in chunks for module in chunk.modules()):
             if isinstance(module, TopKRouter):
                 module.register_forward_hook(self._count)
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Count nothing in this block."""
+        self._counting = False
+        try:
+            yield
+        finally:
+            self._counting = True
+
     def _count(self, router: Any, inputs: Any, outputs: tuple[Tensor, Tensor]) -> None:
-        if not torch.is_grad_enabled():
+        if not (self._counting and torch.is_grad_enabled()):
             return  # old and reference log-probabilities would count the same tokens again
         chosen = outputs[1].sum(0).float()  # routing map [tokens, experts] -> [experts]
         layer = router.layer_number - 1

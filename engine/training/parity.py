@@ -5,13 +5,14 @@ is improved is not the one that answered, and training drifts without any error;
 is compared before it is used, and above a limit the run stops.
 
 Left out are tokens behind a routing tie of their sample (``routing_margin``): there the two may
-have chosen different experts, and both are right.
+have chosen different experts, and both are right. What is no finite number is never left out.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from math import isfinite
 
 import torch
 import torch.distributed as dist
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from engine.errors import RunError
 from engine.parallel.groups import counts_its_tokens
+from engine.training.divergence import Diverged
 
 
 @dataclass(frozen=True, order=True)
@@ -68,13 +70,14 @@ class Comparison:
 
 
 def compare(name: str, trainer: Tensor, sampler: Tensor, behind_tie: Tensor) -> Comparison:
-    """Compare one sample; NaN counts as infinite.
+    """Compare one sample; where one of the two is not finite, the difference counts as infinite.
 
     Args:
         name: what the sample is called.
         trainer, sampler: its response's log-probabilities, float [tokens].
-        behind_tie: bool [tokens], True for tokens that are left out.
+        behind_tie: bool [tokens], True for tokens that are left out if both numbers are finite.
     """
+    behind_tie = behind_tie & trainer.isfinite() & sampler.isfinite()
     left_out = int(behind_tie.sum())
     if left_out == len(trainer):
         return Comparison(left_out=left_out)
@@ -121,13 +124,28 @@ def hold(worst: Mismatch, limit: float, version: int) -> None:
     """Pass silently if ``worst`` is within ``limit`` nats.
 
     Raises:
-        RunError: it is not; names sample, position and both values.
+        Diverged: the trainer's is not finite.
+        RunError: it is above, or the sampler's is not finite. All name sample and position.
     """
     if worst.difference <= limit:
         return
+    token = f"response token {worst.position} of {worst.sample}"
+    if not isfinite(worst.trainer):
+        raise Diverged(
+            f"training diverged before step {version}: the policy at weight version {version} "
+            f"gives {token} the log-probability {worst.trainer}, which is not finite; most likely "
+            f"earlier updates were too large: lower optimizer.lr",
+            start_is_good=False,
+        )
+    if not isfinite(worst.sampler):
+        raise RunError(
+            f"the servers computed no finite log-probability at weight version {version}: {token} "
+            f"has {worst.sampler} there and {worst.trainer:.6f} in the trainer, so the weights are "
+            f"sound and the servers' kernels or memory are at fault; see logs/server-*.log"
+        )
     raise RunError(
-        f"trainer and sampler disagree at weight version {version}: response token "
-        f"{worst.position} of {worst.sample} has log-probability {worst.trainer:.6f} in the "
+        f"trainer and sampler disagree at weight version {version}: "
+        f"{token} has log-probability {worst.trainer:.6f} in the "
         f"trainer and {worst.sampler:.6f} in the sampler; the difference {worst.difference:.2e} "
         f"is above parity.max_logprob_difference = {limit:.1e}"
     )

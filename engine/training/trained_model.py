@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
@@ -24,12 +27,15 @@ from engine.models.gpt import GPTBackbone, MtpMode
 from engine.parallel.context import my_slice
 from engine.parallel.groups import counts_its_tokens
 from engine.platform.quantised import any_quantised
+from engine.training import divergence, non_finite
 from engine.training.data_parallel import data_parallel, release
 from engine.training.expert_load import ExpertLoad
 from engine.training.forward import Row, hidden_states, run_schedule
 from engine.training.fp8_master_weights import set_fp8_master_weights
 from engine.training.heads.head import Head
 from engine.training.heads.token_logprobs import TokenLogProbs, WeightedRow
+from engine.training.optimizer_step import clip_and_step, ready_gradients, weights_norm
+from engine.training.update_guard import LARGEST_GROWTH, UpdateGuard
 from engine.weights.full_precision import HighPrecisionWeights
 from engine.weights.shards import unwrap
 
@@ -42,6 +48,21 @@ The outputs are ``TokenOutputs`` for :class:`TokenLogProbs`, values [samples] fo
 The losses of a minibatch's rows add up to the minibatch's loss, and so do the metrics.
 """
 
+_OBJECTIVE = "objective"
+"""Beside the loss's metrics: the value itself that the gradient is of."""
+
+
+@dataclass(frozen=True)
+class Minibatch:
+    """The last minibatch of an update, as ``confirm`` computes its gradient again."""
+
+    rows: Sequence[Any]
+    loss: Loss[Any]
+    tokens: int
+    learning_rate: float
+    norm: float  # of its gradient
+    before: float  # norm of the weights before the update
+
 
 class TrainedModel:
     """The trained model on this rank: megatron's DDP with the distributed optimizer (ZeRO-1).
@@ -50,6 +71,7 @@ class TrainedModel:
         chunks: this rank's model chunks as DDP wraps them, one for each virtual pipeline stage.
         config: contents of a ``config.json`` that describes the model with its head.
         head: makes outputs of hidden states.
+        guard: decides whether an update is made.
     """
 
     def __init__(
@@ -80,6 +102,9 @@ class TrainedModel:
         self.head, self.config = head, head.model_config(config)
         self._layout, self._training, self._mtp = layout, training, mtp
         self._mtp_weight = training.mtp_loss_weight
+        self.guard = UpdateGuard(optimizer.skip_spikes)
+        self._norm: float | None = None  # of the weights as they are; None: not known yet
+        self._last: Minibatch | None = None
         self._build(optimizer)
 
     def _build(self, optimizer: OptimizerConfig) -> None:
@@ -103,6 +128,7 @@ class TrainedModel:
             unrounded: values of FP8 parameters before they were rounded; the FP32 master weights
                 start from them.
         """
+        self._norm = None
         self.optimizer.reload_model_params()
         if unrounded:
             set_fp8_master_weights(self.optimizer, unrounded)
@@ -123,6 +149,7 @@ class TrainedModel:
             )
         weights = [unwrap(chunk).state_dict() for chunk in self.chunks]
         self.close()
+        self.guard.skip_spikes = optimizer.skip_spikes
         self._build(optimizer)
         for chunk, kept in zip(self.chunks, weights, strict=True):
             unwrap(chunk).load_state_dict(kept)
@@ -136,7 +163,7 @@ class TrainedModel:
     def update(
         self, rows: Sequence[R], loss: Loss[R], tokens: int, learning_rate: float
     ) -> dict[str, float]:
-        """One optimizer step on one minibatch.
+        """One optimizer step on one minibatch; none where the guard takes its gradient for a spike.
 
         Args:
             rows: this rank's packed rows; every data-parallel rank has the same number.
@@ -146,16 +173,75 @@ class TrainedModel:
 
         Returns:
             The loss's metrics, summed over all rows and ranks, and ``gradient_norm`` before
-            clipping; equal on all ranks.
+            clipping; finite, and equal on all ranks.
+
+        Raises:
+            Diverged: the loss, one of its metrics or the gradient norm is NaN or infinite; or the
+                update has made weights with which they would be. On all ranks.
         """
+        self.guard.begin_minibatch()
+        sums, norm = self._gradients(rows, loss, tokens)
+        objective = sums.pop(_OBJECTIVE)
+        admitted = self.guard.admits(
+            objective,
+            sums,
+            norm,
+            learning_rate,
+            odd_weights=partial(non_finite.weights, self.chunks),
+            odd_gradients=partial(non_finite.gradients, self.chunks),
+        )
+        before = weights_norm(self.optimizer) if self._norm is None else self._norm
+        self._last = Minibatch(rows, loss, tokens, learning_rate, norm, before)
+        if admitted:
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate * group["lr_mult"]
+            clip_and_step(self.optimizer, norm)
+            self._norm = weights_norm(self.optimizer)
+            if not self._norm <= LARGEST_GROWTH * before:  # NaN is not, either
+                self.confirm()
+        return {**sums, "gradient_norm": norm}
+
+    def confirm(self) -> None:
+        """Pass silently if the weights as they are can be trained on; a collective.
+
+        The last minibatch's gradient is computed once more. Where there was none in this process,
+        the weights are as they were loaded.
+
+        Raises:
+            Diverged: it or its loss is not finite; or the norm of the weights.
+        """
+        if (last := self._last) is None:
+            return
+        after = {"the norm of the weights": weights_norm(self.optimizer)}
+        if not divergence.not_finite(after):
+            with self._unnoticed():
+                sums, norm = self._gradients(last.rows, last.loss, last.tokens)
+            after = {"the loss": sums.pop(_OBJECTIVE), **sums, "the gradient norm": norm}
+        if odd := divergence.not_finite(after):
+            tensors = non_finite.weights(self.chunks)
+            self.guard.refuse(
+                divergence.bad_weights(last.norm, last.before, odd, tensors, last.learning_rate)
+            )
+
+    @contextmanager
+    def _unnoticed(self) -> Iterator[None]:
+        """Leave what a pass counts (tokens by expert, which also moves router biases) as it was."""
+        buffers = [buffer for chunk in self.chunks for buffer in unwrap(chunk).buffers()]
+        kept = [buffer.clone() for buffer in buffers]
+        with self.expert_load.paused():
+            yield
+        for buffer, value in zip(buffers, kept, strict=True):
+            buffer.copy_(value)
+
+    def _gradients(
+        self, rows: Sequence[R], loss: Loss[R], tokens: int
+    ) -> tuple[dict[str, float], float]:
+        """Compute the gradient of a minibatch; return its metrics over all ranks, and its norm."""
         for chunk in self.chunks:
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
         sums = run_schedule(self.chunks, rows, self._step(loss, tokens), forward_only=False)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate * group["lr_mult"]
-        _, gradient_norm, _ = self.optimizer.step()
-        return {**_sum_over_ranks(sums), "gradient_norm": float(gradient_norm)}
+        return _sum_over_ranks(sums), ready_gradients(self.optimizer)
 
     def _step(self, loss: Loss[R], tokens: int) -> Callable[..., Any]:
         def step(pending: Iterator[R], chunk: torch.nn.Module) -> tuple[Tensor, Callable[..., Any]]:
@@ -166,6 +252,7 @@ class TrainedModel:
                 value, metrics = self._loss(loss, model, hidden, row)
                 # megatron divides gradients by the real tokens of all rows and ranks, which also
                 # is the right weight for the router's balance loss; `loss` has its own weights.
+                metrics = {**metrics, _OBJECTIVE: value.detach()}
                 return value * tokens, _real_tokens(row.packed), metrics
 
             return hidden_states(chunk, row.packed), row_loss

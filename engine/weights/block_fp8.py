@@ -7,22 +7,13 @@ documentation; DeepSeek-V3 technical report (arXiv 2412.19437), section 3.3.2.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from engine.errors import RunError
-
-Block = tuple[int, int]
-"""Rows and columns that share a scale."""
+from engine.weights.quantisation import Block, grid
 
 FP8 = torch.float8_e4m3fn
-SCALE = "_scale_inv"
-"""End of the name of a weight's scales."""
 
 
 def dequantise(weight: Tensor, scale_inv: Tensor, block: Block) -> Tensor:
@@ -78,55 +69,3 @@ def quantise(weight: Tensor, block: Block) -> tuple[Tensor, Tensor]:
     limit = torch.finfo(FP8).max
     scaled = (blocks / scales[:, None, :, None]).clamp(-limit, limit)
     return scaled.to(FP8).view(padded.shape)[:rows, :columns].contiguous(), scales
-
-
-def grid(shape: torch.Size | tuple[int, ...], block: Block) -> tuple[int, int]:
-    """Return the number of blocks of a matrix: down and across."""
-    rows, columns = shape
-    return -(-rows // block[0]), -(-columns // block[1])
-
-
-@dataclass(frozen=True)
-class BlockFp8:
-    """The quantisation of a checkpoint in blocks of FP8.
-
-    Attributes:
-        block: rows and columns that share a scale.
-        dtype: of its weights once dequantised.
-    """
-
-    block: Block
-    dtype: torch.dtype
-
-
-def described(config: Mapping[str, Any]) -> BlockFp8 | None:
-    """Return the quantisation that ``config.json`` describes; None if nothing is quantised.
-
-    Raises:
-        RunError: another quantisation than blocks of E4M3.
-    """
-    found = config.get("quantization_config")
-    if not found:
-        return None
-    block = found.get("weight_block_size")
-    if found.get("quant_method") != "fp8" or found.get("fmt", "e4m3") != "e4m3" or not block:
-        raise RunError(
-            "model: of quantised checkpoints only fp8 e4m3 with a weight_block_size is known, "
-            f"quantization_config of config.json has {dict(found)}"
-        )
-    name = config.get("torch_dtype") or config.get("dtype") or "bfloat16"
-    dtype = getattr(torch, str(name), None)
-    if not isinstance(dtype, torch.dtype):
-        raise RunError(f"model: config.json has torch_dtype {name!r}, which is no dtype of torch")
-    return BlockFp8((int(block[0]), int(block[1])), dtype)
-
-
-def scale_of(name: str, names: Collection[str]) -> str | None:
-    """Return the name of ``name``'s scales; None if the checkpoint, with ``names``, has none."""
-    scale = name + SCALE
-    return scale if scale in names else None
-
-
-def is_scale(name: str, names: Collection[str]) -> bool:
-    """Say whether ``name`` holds the scales of another of ``names``."""
-    return name.endswith(SCALE) and name.removesuffix(SCALE) in names

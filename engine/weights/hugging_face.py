@@ -6,7 +6,6 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from engine.errors import RunError
+from engine.models.config_json import with_dtype_name
 from engine.platform.files import sync
-from engine.weights import block_fp8
-
-INDEX = "model.safetensors.index.json"
-"""Names the file of each tensor, where there are several."""
+from engine.weights import block_fp8, quantisation
+from engine.weights.stored_folder import INDEX, StoredFolder
 
 _TRAVEL = (".json", ".jinja", ".model", ".tiktoken", ".txt", ".py")
 """Ends of names of what goes with weights: config, tokenizer, chat template, the makers' code."""
@@ -27,12 +25,9 @@ _LICENSES = ("LICENSE", "NOTICE", "USE_POLICY")
 _STAY = (".index.json", "manifest.json", "metadata.json", "run.json", "conversion.json")
 _PROSE = "README"
 
-COMPUTED = ".rotary_emb.inv_freq"
-"""End of the names of buffers that old checkpoints hold: they follow from config.json."""
 
-
-class HuggingFaceFolder:
-    """A model folder opened for reading; tensors are read one at a time.
+class HuggingFaceFolder(StoredFolder):
+    """A model folder opened for reading; tensors are read one at a time, and of fused ones a part.
 
     Block-FP8 weights (``engine.weights.block_fp8``) are dequantised on the way: whoever reads sees
     plain tensors, and none of their scales.
@@ -41,92 +36,13 @@ class HuggingFaceFolder:
         RunError: a file is missing or unreadable; the message names it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        if not (path / "config.json").is_file():
-            raise RunError(f"model: {path} is no Hugging Face folder: it has no config.json")
-
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        """The contents of ``config.json``."""
-        file = self.path / "config.json"
-        try:
-            contents: dict[str, Any] = json.loads(file.read_text())
-        except OSError as error:
-            raise RunError(f"model: {file} cannot be read: {error}") from None
-        except ValueError as error:  # no UTF-8 either
-            raise RunError(f"model: {file} is no valid JSON: {error}") from None
-        if not isinstance(contents, dict):
-            raise RunError(f"model: {file} is no JSON object")
-        return contents
-
-    @property
-    def names(self) -> set[str] | None:
-        """Names of the tensors in :attr:`files`; None for a folder that has no weights yet."""
-        weights = (INDEX, "model.safetensors")
-        there = any((self.path / name).is_file() for name in weights)
-        return set(self.files) if there else None
-
-    @cached_property
-    def files(self) -> dict[str, Path]:
-        """Tensor name -> the safetensors file that holds it.
-
-        Scales belong to their weights, and buffers that are computed anew do not count.
-        """
-        plain = {k: file for k, file in self.stored.items() if not k.endswith(COMPUTED)}
-        if self.quantised is None:
-            return plain
-        return {k: file for k, file in plain.items() if not block_fp8.is_scale(k, self.stored)}
-
-    @cached_property
-    def quantised(self) -> block_fp8.BlockFp8 | None:
-        """The quantisation of the weights; None where they are not quantised."""
-        return block_fp8.described(self.config)
-
-    @cached_property
-    def stored(self) -> dict[str, Path]:
-        """As :attr:`files`, with the scales of quantised weights as tensors of their own."""
-        index = self.path / INDEX
-        if index.is_file():
-            return {name: self.path / file for name, file in _weight_map(index).items()}
-        single = self.path / "model.safetensors"
-        if not single.is_file():
-            shards = sorted(self.path.glob("model-*.safetensors"))
-            found = f"; its {len(shards)} shards need that index" if shards else ""
-            raise RunError(f"model: {self.path} holds neither {single.name} nor {INDEX}{found}")
-        with self._open(single) as tensors:
-            return dict.fromkeys(tensors.keys(), single)
-
-    def check_shards(self) -> None:
-        """Compare the index with the shards: each tensor is in the file named for it, only there.
-
-        Reads headers, no tensors.
-
-        Raises:
-            RunError: a shard is missing, damaged or cut off, lacks a tensor, or holds one that the
-                index does not place there; or a shard belongs to no index.
-        """
-        expected: dict[Path, set[str]] = {}
-        for name, file in self.stored.items():
-            expected.setdefault(file, set()).add(name)
-        for file, names in sorted(expected.items()):
-            with self._open(file) as tensors:
-                held = set(tensors.keys())
-            for name in sorted(names - held):
-                raise RunError(f"model: {file} has no tensor {name}, which {INDEX} places there")
-            for name in sorted(held - names):
-                other = self.stored.get(name)
-                where = f"places it in {other.name}" if other else "does not name it"
-                raise RunError(f"model: {file} holds {name}, but {INDEX} {where}")
-        if stray := sorted(set(self.path.glob("model*.safetensors")) - expected.keys()):
-            raise RunError(f"model: {stray[0]} lies among the shards, but {INDEX} does not name it")
-
     def tensor(self, name: str) -> Tensor:
-        """Return ``name`` on the CPU: in the file's dtype; dequantised ones in ``torch_dtype``."""
-        if name not in self.files:
+        """Return ``name`` on the CPU: in the file's dtype; dequantised, in that of config.json."""
+        if name not in self.parts:
             raise RunError(f"model: {self.path} has no tensor {name}")
-        stored = self.read_stored(name)
-        scales = block_fp8.scale_of(name, self.stored) if self.quantised else None
+        part = self.parts[name]
+        stored = self.read_stored(part.name, part.place)
+        scales = quantisation.scale_of(part.name, self.stored) if self.quantised else None
         if self.quantised is None or scales is None:
             if stored.dtype == block_fp8.FP8:
                 raise RunError(f"model: {self.path} has {name} in FP8 and no scales for it")
@@ -135,42 +51,23 @@ class HuggingFaceFolder:
             whole = block_fp8.dequantise(stored, self.read_stored(scales), self.quantised.block)
         except ValueError as error:
             raise RunError(f"model: {self.path}: {name} {error}") from None
-        return whole.to(self.quantised.dtype)
+        dtype: torch.dtype = getattr(torch, self.quantised.dtype)
+        return whole.to(dtype)
 
-    def read_stored(self, name: str) -> Tensor:
-        """Return one of :attr:`stored`, on the CPU, as it is in the file."""
-        with self._open(self.stored[name]) as tensors:
-            tensor: Tensor = tensors.get_tensor(name)
-        return tensor
+    def read_stored(self, name: str, place: tuple[int | slice, ...] = ()) -> Tensor:
+        """Return one of :attr:`stored`, or what is at ``place`` in it, on the CPU, as in the file.
 
-    def _open(self, file: Path) -> Any:
+        Raises:
+            RunError: the file cannot be read.
+        """
+        file = self.stored[name]
         try:
-            return safe_open(file, framework="pt")
+            with safe_open(file, framework="pt") as tensors:
+                tensor: Tensor
+                tensor = tensors.get_slice(name)[place] if place else tensors.get_tensor(name)
         except (SafetensorError, OSError) as error:
             raise RunError(f"model: {file} cannot be read as safetensors: {error}") from None
-
-
-def _weight_map(index: Path) -> dict[str, str]:
-    """Return tensor name -> file name of an index file; RunError where it is malformed."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        if len(set(keys)) != len(keys):
-            twice = next(key for n, key in enumerate(keys) if key in keys[:n])
-            raise ValueError(f"it names {twice} twice")
-        return dict(pairs)
-
-    try:
-        weight_map: dict[str, str] = json.loads(index.read_text(), object_pairs_hook=once)[
-            "weight_map"
-        ]
-        names = {Path(file) for file in weight_map.values()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"model: {index} is no index of safetensors files: {error}") from None
-    for file in sorted(names):
-        if file.name != str(file):  # it would lead out of the folder
-            raise RunError(f"model: {index} names the file {file}, which is not in its folder")
-    return weight_map
+        return tensor.contiguous()
 
 
 def companions(folder: Path) -> list[str]:
@@ -201,8 +98,7 @@ def with_dtype(config: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
 
     A config that names none goes on to name none.
     """
-    name = str(dtype).removeprefix("torch.")
-    return {k: name if k in ("dtype", "torch_dtype") else value for k, value in config.items()}
+    return with_dtype_name(config, str(dtype).removeprefix("torch."))
 
 
 def plain_config(
@@ -214,7 +110,7 @@ def plain_config(
         config: contents of ``config.json``; its ``quantization_config`` is left out.
         tensors: as for :func:`main_dtype`, whose answer becomes the dtype in it.
     """
-    plain = {key: value for key, value in config.items() if key != "quantization_config"}
+    plain = {key: value for key, value in config.items() if key != quantisation.KEY}
     return with_dtype(plain, main_dtype(tensors))
 
 

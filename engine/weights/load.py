@@ -13,7 +13,8 @@ from engine.platform.quantised import quantise_into
 from engine.weights.full_precision import HighPrecisionWeights, in_full_precision
 from engine.weights.hugging_face import HuggingFaceFolder
 from engine.weights.shards import shards
-from engine.weights.tensor_maps import MapKey, check_folder, check_weights, maps_of_folder
+from engine.weights.tensor_maps import MapKey, check_folder, maps_of_folder
+from engine.weights.values import check_weights
 
 
 @torch.no_grad()

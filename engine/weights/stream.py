@@ -79,6 +79,7 @@ class WeightStream:
 
 
 def _described(tensor_map: TensorMap, whole: Described) -> dict[str, Described]:
-    empty = torch.empty(whole.shape, dtype=whole.dtype, device="meta")
-    named = tensor_map.to_hugging_face(empty)
-    return {name: Described(part.dtype, tuple(part.shape)) for name, part in named.items()}
+    shapes = tensor_map.join.split_shape(whole.shape)
+    return {
+        n: Described(whole.dtype, part) for n, part in zip(tensor_map.names, shapes, strict=True)
+    }

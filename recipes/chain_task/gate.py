@@ -66,7 +66,7 @@ def pass_gate(
         RunError: it is less than ``gate.min_probability``.
     """
     probability = gate_probability(run, model, gate, problems)
-    if probability < gate.min_probability:
+    if not probability >= gate.min_probability:  # NaN is not, either
         raise RunError(
             f"gate.min_probability: the base gets through a full trace with probability "
             f"{probability:.3f}, {gate.min_probability} is asked; give its first stage more "

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import Field
 
 from engine.config.section import Section
+from engine.platform.files import replace_text
 from recipes.chain_task.problems import Problem, ProblemsConfig, different_problems
 
 
@@ -28,17 +29,13 @@ def write_prompt_sets(
     """
     learned = different_problems(config, held_out=False, count=train, seed=seed)
     kept = different_problems(config, held_out=True, count=held_out, seed=seed)
-    folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "train.jsonl", learned)
     _write(folder / "held_out.jsonl", kept)
 
 
 def _write(path: Path, problems: Iterable[Problem]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        for problem in problems:
-            record = {
-                "id": problem.key,
-                "prompt": " ".join(problem.words),
-                "answer": str(problem.answer),
-            }
-            file.write(json.dumps(record) + "\n")
+    records = (
+        {"id": problem.key, "prompt": " ".join(problem.words), "answer": str(problem.answer)}
+        for problem in problems
+    )
+    replace_text(path, "".join(json.dumps(record) + "\n" for record in records))

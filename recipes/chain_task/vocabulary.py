@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from engine.errors import RunError
+from engine.platform.files import replace_bytes, replace_json, replace_text
 from recipes.chain_task.problems import LABELS
 
 if TYPE_CHECKING:
@@ -68,8 +67,7 @@ def model_source(config: Path, run_dir: Path) -> HuggingFaceFolder:
 
     folder = run_dir / "architecture"
     if dist.get_rank() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(config, folder / "config.json")
+        replace_bytes(folder / "config.json", config.read_bytes())
         write_tokenizer(folder)
     dist.barrier()
     source = HuggingFaceFolder(folder)
@@ -91,8 +89,7 @@ def write_tokenizer(folder: Path) -> None:
     tokenizer = Tokenizer(WordLevel(dict(TOKEN_OF)))
     tokenizer.pre_tokenizer = WhitespaceSplit()
     tokenizer.add_special_tokens([PAD, EOS, BOS])
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    replace_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "pad_token": PAD,
@@ -100,4 +97,4 @@ def write_tokenizer(folder: Path) -> None:
         "bos_token": BOS,
         "clean_up_tokenization_spaces": False,
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    replace_json(folder / "tokenizer_config.json", config)

@@ -6,6 +6,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.algorithms.kl import k3
 
@@ -52,9 +54,35 @@ def test_a_policy_far_from_the_reference_has_a_finite_estimate() -> None:
     log_ratio = reference - logp.detach()
     exact = log_ratio.expm1() - log_ratio
     assert torch.equal(value[1:], exact[1:])  # up to a log-ratio of 20 nothing changes
-    assert value[0].item() == pytest.approx(math.expm1(20) - 20)
+    # Beyond, the tangent goes on: its slope is the pull back to the reference.
+    slope = math.expm1(20)
+    assert value[0].item() == pytest.approx(slope - 20 + slope * (99 - 20))
+    assert logp.grad[0].item() == pytest.approx(-slope)
     # However far the policy is above the reference, the gradient still leads back.
     assert logp.grad[1] == 1.0
+
+
+@given(
+    st.lists(st.integers(-(10**7), 10**7), min_size=2, max_size=20, unique=True),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+def test_finite_convex_and_rising_away_from_agreement(gaps: list[int], dtype: torch.dtype):
+    log_ratio = torch.tensor(sorted(gaps), dtype=dtype) / 1000
+    logp = (-log_ratio).requires_grad_()
+    value = k3(logp, torch.zeros_like(logp))
+    (gradient,) = torch.autograd.grad(value.sum(), logp)
+    assert value.isfinite().all() and gradient.isfinite().all() and (value >= 0).all()
+    slope = -gradient  # by the log-ratio
+    assert (slope.diff() >= 0).all()
+    assert torch.equal(slope.sign(), log_ratio.sign())
+    near = log_ratio <= 20
+    exact = log_ratio.expm1() - log_ratio
+    torch.testing.assert_close(value[near], exact[near])
+
+
+def test_infinitely_far_above_the_reference_is_infinite_and_nan_stays_nan() -> None:
+    value = k3(torch.tensor([0.0, math.nan]), torch.tensor([-math.inf, 0.0]))
+    assert value[0] == math.inf and value[1].isnan()
 
 
 def test_small_differences_survive_float32() -> None:

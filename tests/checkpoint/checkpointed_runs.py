@@ -11,15 +11,15 @@ from tools.benchmarks import rank_imports  # isort: skip  # noqa: F401  (readies
 import torch
 import torch.distributed as dist
 
-from engine.algorithms.next_token import next_token_loss
+from engine.algorithms.next_token import next_token
 from engine.checkpoint.checkpoints import Checkpoints
 from engine.checkpoint.training_state import TrainingState
 from engine.config.layout import LayoutConfig
 from engine.config.trainer import CheckpointConfig, OptimizerConfig
 from engine.config.training import TrainingConfig
-from engine.data.batch_builder import Packing, WeightedRow, build_minibatches
+from engine.data.batch_builder import Packing, build_minibatches
 from engine.parallel.groups import data_rank, data_ranks
-from engine.training.heads.token_logprobs import TokenLogProbs, TokenOutputs
+from engine.training.heads.token_logprobs import TokenLogProbs
 from engine.training.reference import Reference
 from engine.training.trained_model import TrainedModel
 
@@ -43,7 +43,7 @@ class Life:
         self.reference = Reference(dict(model), layout, training)
         self.state = TrainingState(self.policy.chunks, self.policy.optimizer, self.reference.chunks)
 
-    def update(self, step: int) -> None:
+    def update(self, step: int, *, loss: Any = next_token, rate: float = LEARNING_RATE) -> None:
         """Learn samples that depend on the step alone."""
         generator = torch.Generator().manual_seed(step)
         lengths = torch.randint(8, 24, (16,), generator=generator).tolist()
@@ -51,7 +51,7 @@ class Life:
         samples = [(sample[:5], sample[5:]) for sample in tokens]
         weights = [1.0 / sum(len(answer) for _, answer in samples)] * len(samples)
         (minibatch,) = build_minibatches(samples, weights, self.packing)
-        self.policy.update(minibatch.rows, _loss, minibatch.tokens, LEARNING_RATE)
+        self.policy.update(minibatch.rows, loss, minibatch.tokens, rate)
 
 
 def checkpoints(folder: Path, **config: Any) -> Checkpoints:
@@ -107,7 +107,3 @@ def draw(layout: LayoutConfig, model: Mapping[str, Any], folder: Path, saves: bo
         torch.manual_seed(0)
         own.load(1, life.state)
     return torch.rand(1).item()
-
-
-def _loss(outputs: TokenOutputs, row: WeightedRow) -> tuple:
-    return next_token_loss(outputs.logp, row.weights)

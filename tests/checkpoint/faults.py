@@ -131,7 +131,7 @@ def kill_a_writer(layout: LayoutConfig, model: Mapping[str, Any], folder: Path) 
     if dist.get_rank() == 1:
         writer().kill()
     dist.barrier()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while said[-1] is None and time.monotonic() < deadline:
         said.append(said_by(own.poll))
     assert sorted(entry.name for entry in folder.iterdir()) == ["000001"]

@@ -18,6 +18,7 @@ def write(folders: CheckpointFolders, step: int, text: str = "x") -> None:
     for number in range(3):
         (partial / f"data{number}").write_text(text)
     folders.commit(step, partial)
+    folders.retain()
 
 
 def content(folder: Path) -> list[str]:
@@ -40,6 +41,20 @@ def test_the_newest_stay(tmp_path_factory, keep, steps):
     assert sorted(entry.name for entry in folders.root.iterdir()) == [f"{s:06d}" for s in expected]
     for step in expected:
         assert content(folders.folder(step)) == [str(step)] * 3
+
+
+def test_the_ones_before_stay_until_the_newest_is_known_to_be_good(tmp_path):
+    folders = CheckpointFolders(tmp_path, keep=1)
+    write(folders, 4, "good")
+    for step in (5, 6):
+        partial = folders.begin(step)
+        (partial / "data").write_text("not tried")
+        folders.commit(step, partial)
+    assert folders.steps() == [4, 5, 6]
+    folders.remove(6)
+    assert folders.latest() == 5
+    folders.retain()
+    assert folders.steps() == [5]
 
 
 def test_an_unfinished_one_is_not_seen_and_goes_at_the_next_save(tmp_path):
@@ -137,3 +152,26 @@ def test_a_crash_between_any_two_changes_leaves_every_numbered_folder_whole(
         if finished:
             break
     assert crash_at > 2
+
+
+def test_what_a_run_has_not_named_is_neither_counted_nor_deleted(tmp_path):
+    kept = ["best", "7", "000010.mine", "000020.partial", "\N{ARABIC-INDIC DIGIT SIX}" * 6]
+    for name in kept:
+        (tmp_path / name).mkdir()
+    folders = CheckpointFolders(tmp_path, keep=1)
+    for step in (10, 20, 30):
+        write(folders, step)
+    assert folders.steps() == [30]
+    assert {entry.name for entry in tmp_path.iterdir()} == {*kept, "000030"}
+
+
+def test_a_linked_checkpoint_is_not_deleted(tmp_path):
+    other = CheckpointFolders(tmp_path / "other run", keep=1)
+    write(other, 10, "theirs")
+    root = tmp_path / "run"
+    root.mkdir()
+    (root / "000010").symlink_to(other.folder(10))
+    folders = CheckpointFolders(root, keep=1)
+    for step in (20, 30):
+        write(folders, step)
+    assert folders.steps() == [30] and content(other.folder(10)) == ["theirs"] * 3

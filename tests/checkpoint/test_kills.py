@@ -50,7 +50,7 @@ def end(ranks: list[BaseProcess], first: int, pause: float) -> None:
 
 
 def live_and_die(run_dir: Path, rng: random.Random) -> bool:
-    """Start the run, kill a rank at a random moment; whether a save was in flight then."""
+    """Start the run, kill a rank at a random moment; whether a save was left unfinished."""
     folders = CheckpointFolders(run_dir / "checkpoints", keep=2)
     every = rng.choice([1, 1, 2])
     ranks = start(configuration(run_dir, every))
@@ -60,7 +60,10 @@ def live_and_die(run_dir: Path, rng: random.Random) -> bool:
         seconds = 0.0
         for _ in range(rng.randint(1, 3)):
             seconds = wait_for_a_checkpoint(folders, ranks)
-        time.sleep(min(1.0, seconds) * rng.uniform(0.0, 1.5))
+        if rng.random() < 0.5:
+            time.sleep(min(1.0, seconds) * rng.uniform(0.0, 1.5))
+        else:
+            wait_for_a_save(folders, ranks)
     assert all(process.is_alive() for process in ranks), logs(run_dir)
     end(ranks, first=rng.randrange(len(ranks)), pause=rng.uniform(0.0, 0.05))
     return any(folders.root.glob("*.partial-*"))
@@ -76,6 +79,13 @@ def wait_for_a_checkpoint(folders: CheckpointFolders, ranks: list[BaseProcess]) 
     return time.monotonic() - begun
 
 
+def wait_for_a_save(folders: CheckpointFolders, ranks: list[BaseProcess]) -> None:
+    """Wait until one is being written."""
+    while not any(folders.root.glob("*.partial-*")):
+        assert all(process.is_alive() for process in ranks), logs(folders.root.parent)
+        time.sleep(0.001)
+
+
 def logs(run_dir: Path) -> str:
     return "\n".join(log.read_text()[-3000:] for log in sorted(run_dir.glob("*.log")))
 
@@ -88,8 +98,9 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path):
 
     rng = random.Random(20)
     run_dir = tmp_path / "killed"
-    in_flight = [live_and_die(run_dir, rng) for _ in range(KILLS)]
-    assert sum(in_flight) >= 5, in_flight
+    in_flight: list[bool] = []
+    while len(in_flight) < KILLS or sum(in_flight) < 5:  # a busy machine may kill too late
+        in_flight.append(live_and_die(run_dir, rng))
     reached = CheckpointFolders(run_dir / "checkpoints", keep=2).latest()
     assert reached is not None and 0 < reached < STEPS
 
@@ -98,4 +109,4 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path):
         f"{STEPS - 1:06d}",
         f"{STEPS:06d}",
     ]
-    print(f"{sum(in_flight)} of {KILLS} kills hit a save in flight; step {reached} was reached")
+    print(f"{sum(in_flight)} of {len(in_flight)} kills hit a save; step {reached} was reached")

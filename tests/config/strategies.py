@@ -14,6 +14,7 @@ positive = st.floats(1e-9, 1e6)
 count = st.integers(1, 10_000)
 # Everything that a YAML writer could mistake for something else: "1:30", "yes", "~", "é".
 paths = st.text(string.ascii_letters + string.digits + "._-~:# é/", min_size=1).map(Path)
+run_dirs = paths.map(lambda path: Path(f"runs/of {path}")).filter(lambda p: ".." not in p.parts)
 
 
 @st.composite
@@ -45,7 +46,7 @@ def zero_configs(draw: st.DrawFn) -> Config:
     return Config.model_validate(
         {
             "seed": draw(st.integers(0, 2**31)),
-            "run_dir": draw(paths),
+            "run_dir": draw(run_dirs),
             "model": draw(paths),
             "steps": steps,
             "layout": draw(layouts()),

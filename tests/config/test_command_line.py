@@ -16,7 +16,7 @@ QUICKSTART = str(Path(__file__).parents[2] / "recipes/configs/quickstart/zero.ya
 
 
 def read(*arguments: str) -> Config:
-    return command_line.read(Config, "recipes.zero", arguments)
+    return command_line.read(Config, "recipes.zero", lambda _: [], arguments)
 
 
 def test_config_and_overrides_give_the_configuration():

@@ -36,7 +36,7 @@ def said(overrides: list[str]) -> list[str]:
 
 def test_nothing_is_said_where_all_inputs_are_there(overrides: list[str]):
     assert said(overrides) == []
-    assert load(Config, QUICKSTART, overrides, check_inputs=True).steps == 80
+    assert load(Config, QUICKSTART, overrides, look=lambda _: []).steps == 80
 
 
 def test_every_missing_input_is_named():
@@ -50,36 +50,30 @@ def test_every_missing_input_is_named():
 
 def test_missing_inputs_and_wrong_keys_are_reported_together():
     with pytest.raises(RunError) as caught:
-        load(Config, QUICKSTART, ["model=gone", "steps=0"], check_inputs=True)
+        load(Config, QUICKSTART, ["model=gone", "steps=0"], look=lambda _: [])
     assert "found no folder gone (override model=gone)" in str(caught.value)
     assert "steps: expected an integer >= 1, found 0" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("file", "content", "complaint"),
-    [
-        ("config.json", None, "found no config.json"),
-        ("config.json", "{", "expected JSON"),
-        ("config.json", "[]", "expected a JSON object"),
-        ("model.safetensors", None, "expected weights file model.safetensors"),
-        ("model.safetensors.index.json", "{}", "expected a weight_map"),
-        (
-            "model.safetensors.index.json",
-            '{"weight_map": {"a": "model-00001.safetensors"}}',
-            "expected weights file model-00001.safetensors",
-        ),
-    ],
-)
-def test_a_model_folder_is_complete(
-    overrides: list[str], tmp_path: Path, file: str, content: str | None, complaint: str
+@pytest.mark.parametrize("content", [None, "{", "[]"])
+def test_what_is_in_a_model_folder_is_not_looked_at_here(
+    overrides: list[str], tmp_path: Path, content: str | None
 ):
     if content is None:
-        (tmp_path / file).unlink()
+        (tmp_path / "config.json").unlink()
     else:
-        (tmp_path / file).write_text(content)
-    (message,) = said(overrides)
-    assert message.startswith("model: ")
-    assert complaint in message
+        (tmp_path / "config.json").write_text(content)
+    assert said(overrides) == []
+
+
+def test_a_run_that_has_not_finished_and_a_file_are_no_model_folder(
+    overrides: list[str], tmp_path: Path
+):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (message,) = said([*overrides, f"model={tmp_path}/run"])
+    assert message.startswith("model: expected a finished run, found no result.json")
+    (message,) = said([*overrides, f"model={tmp_path}/model.safetensors"])
+    assert message.startswith("model: expected a Hugging Face model folder, found a file")
 
 
 def test_an_empty_prompt_file_is_refused(overrides: list[str], tmp_path: Path):

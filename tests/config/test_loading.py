@@ -15,7 +15,7 @@ from strategies import zero_configs
 
 from engine.algorithms.grpo import Grpo
 from engine.config.reader.keys import all_keys, dotted
-from engine.config.reader.loading import load, save
+from engine.config.reader.loading import as_yaml, load
 from engine.config.reader.yaml_reader import parse
 from engine.config.section import Section
 from engine.errors import RunError
@@ -43,13 +43,8 @@ def edited(folder: Path, old: str, new: str) -> Path:
 @settings(max_examples=60, deadline=None)
 def test_what_is_saved_is_loaded_unchanged(config: Config, tmp_path_factory):
     file = tmp_path_factory.mktemp("saved") / "config.yaml"
-    save(config, file)
+    file.write_text(as_yaml(config))
     assert load(Config, file) == config
-
-
-def test_saving_leaves_nothing_but_the_file(tmp_path: Path):
-    save(load(Config, QUICKSTART), tmp_path / "config.yaml")
-    assert [file.name for file in tmp_path.iterdir()] == ["config.yaml"]
 
 
 def test_every_override_of_a_leaf_is_the_saved_value(tmp_path: Path):
@@ -62,7 +57,8 @@ def test_every_override_of_a_leaf_is_the_saved_value(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"), [("runs/try #2", "runs/try #2"), ("'a: b'", "a: b"), ("~/runs", "~/runs")]
+    ("written", "meant"),
+    [("runs/try #2", "runs/try #2"), ("'a: b'", "a: b"), ("runs/~me", "runs/~me")],
 )
 def test_a_text_is_taken_as_the_shell_gave_it(written: str, meant: str):
     assert load(Config, QUICKSTART, [f"run_dir={written}"]).run_dir == Path(meant)

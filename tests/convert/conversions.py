@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from tools.convert.verification import Verified, verify
 FILE_BYTES = 100_000  # several files, even of the smallest model
 
 
-def command(*arguments: object, **popen: object) -> subprocess.Popen[str]:
+def command(
+    *arguments: object, program: Sequence[object] = ("-m", "tools.convert"), **popen: object
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tools.convert", *map(str, arguments)],
+        [sys.executable, *map(str, program), *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -34,21 +34,22 @@ def finished_files(target: Path) -> dict[str, tuple[int, int]]:
 
 
 def interrupt(tmp_path: Path, files: int, number: signal.Signals) -> tuple[tuple, int, str]:
-    """Start a conversion of many files, and send it a signal when so many are finished.
+    """Start a conversion of many files, and send it a signal when exactly so many are finished.
 
     Returns its arguments, exit status and errors.
     """
     source = random_folder(tmp_path / "source", "qwen2, tied", num_hidden_layers=48)
     target = tmp_path / "target"
     arguments = ("hf-to-megatron", "--from", source, "--to", target, "--file-size", "0.00003")
-    process = command(*arguments, "--workers", "1")
+    slow = (Path(__file__).with_name("standing_still.py"), files)
+    process = command(*arguments, "--workers", "1", program=slow)
     try:
         while process.poll() is None and len(finished_files(target)) < files:
             time.sleep(0.002)
     finally:
         process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
-    assert len(finished_files(target)) >= files and not target.exists()
+        _, errors = process.communicate(timeout=240)
+    assert len(finished_files(target)) == files and not target.exists()
     return arguments, process.returncode, errors
 
 

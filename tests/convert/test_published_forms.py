@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 from conversions import to_hugging_face, to_megatron, verified
-from random_models import all_tensors, random_folder, write_shards
+from random_models import MIXTURES, all_tensors, random_folder, write_shards
 
 from engine.errors import RunError
 from engine.weights.hugging_face import companions
@@ -30,6 +30,34 @@ def there_and_back(source, folder):
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     return back
+
+
+def fused(source, to):
+    """The folder as transformers 5 saves it if it is told not to name the experts one by one."""
+    from transformers import AutoModelForCausalLM
+
+    shutil.copytree(source, to)
+    for file in to.glob("*.safetensors*"):
+        file.unlink()
+    model = AutoModelForCausalLM.from_pretrained(source)
+    model.save_pretrained(to, save_original_format=False, max_shard_size="100kB")
+    for name in companions(source):
+        shutil.copyfile(source / name, to / name)
+    assert any(name.endswith("mlp.experts.gate_up_proj") for name in all_tensors(to))
+    return to
+
+
+@pytest.mark.slow  # transformers
+@pytest.mark.parametrize("model", [name for name in MIXTURES if "head" not in name])
+def test_fused_experts_are_read_as_published_ones(folders, tmp_path, model):
+    source = folders[model]
+    there = to_megatron(fused(source, tmp_path / "fused"), tmp_path / "there", 2, 2, 2)
+    verified(tmp_path / "fused", there)
+    verified(source, there)
+    back = to_hugging_face(there, tmp_path / "back")
+    before, after = all_tensors(source), all_tensors(back)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_a_tied_output_layer_that_is_stored_all_the_same(folders, tmp_path):

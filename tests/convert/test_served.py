@@ -1,8 +1,13 @@
-"""An exported folder in a real SGLang server and in transformers: the same greedy continuation."""
+"""An exported folder in a real SGLang server and in transformers: the same greedy continuation.
+
+Its rotary embedding is YaRN's, with the factor that transformers alone leaves out.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,18 +17,37 @@ from transformers import AutoModelForCausalLM
 from engine.servers.client import Sampling, connect
 from tools.benchmarks.local_servers import local_server, running, urls
 from tools.benchmarks.tiny_model import EOS, tiny_qwen3_moe
+from tools.convert.transformers_fixes import mend
 
 pytestmark = pytest.mark.slow
 
 PROMPTS = [[3, 7, 11], [20, 21, 22, 23, 24, 25, 26], [40]]
 TOKENS = 24
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 1e4,
+    "factor": 8.0,
+    "original_max_position_embeddings": 8,
+    "beta_fast": 4,
+    "mscale": 1.4,
+    "mscale_all_dim": 0.6,
+    "attn_factor": 1.3,
+}
+
+
+def with_yarn(folder: Path) -> Path:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "rope_parameters": YARN}))
+    return folder
 
 
 def test_the_exported_folder_serves_what_transformers_generates(tmp_path):
-    there = to_megatron(tiny_qwen3_moe(tmp_path / "source", seed=3), tmp_path / "there", 2, 2, 2)
+    source = with_yarn(tiny_qwen3_moe(tmp_path / "source", seed=3))
+    there = to_megatron(source, tmp_path / "there", 2, 2, 2)
     exported = to_hugging_face(there, tmp_path / "exported", file_bytes=400_000)
     assert len(list(exported.glob("model-*.safetensors"))) > 1
     model = AutoModelForCausalLM.from_pretrained(exported, dtype=torch.float32)
+    mend(model)
     expected = [
         model.generate(
             torch.tensor([prompt]), max_new_tokens=TOKENS, do_sample=False, eos_token_id=EOS

@@ -99,7 +99,7 @@ def test_prompts_that_are_none_are_refused_before_anything_is_read(tmp_path, con
     if content is not None:
         file.write_text(content)
     checking = command("verify", "--from", tmp_path, "--to", tmp_path, "--prompts", file)
-    _, errors = checking.communicate(timeout=60)
+    _, errors = checking.communicate(timeout=240)
     assert checking.returncode == 1 and errors.startswith("error: --prompts: ")
 
 

@@ -24,9 +24,7 @@ def ids(prompts: list[Prompt]) -> list[str]:
 @given(size=st.integers(1, 40), seed=st.integers(0, 5), epoch=st.integers(0, 3))
 def test_every_epoch_is_a_permutation(size: int, seed: int, epoch: int) -> None:
     prompts = prompt_set(size, seed)
-    asked = [
-        prompt for place in range(size) for prompt in prompts.for_step(epoch * size + place, 1)
-    ]
+    asked = [prompt for place in range(size) for prompt in prompts.take(epoch * size + place, 1)]
     assert len(set(ids(asked))) == size
 
 
@@ -35,23 +33,24 @@ def test_steps_lie_end_to_end_and_none_repeats_within_an_epoch(
     size: int, count: int, steps: int
 ) -> None:
     prompts = prompt_set(size)
-    asked = [one for step in range(steps) for one in ids(prompts.for_step(step, count))]
-    assert asked == ids(prompts.for_step(0, count * steps))
+    places = range(0, steps * count, count)
+    asked = [one for place in places for one in ids(prompts.take(place, count))]
+    assert asked == ids(prompts.take(0, count * steps))
     for start in range(0, len(asked), size):
         assert max(Counter(asked[start : start + size]).values()) == 1
 
 
 def test_the_order_is_a_function_of_seed_and_epoch_alone() -> None:
     forwards, backwards = prompt_set(50), prompt_set(50)
-    by_step = {step: forwards.for_step(step, 16) for step in range(20)}
-    assert {step: backwards.for_step(step, 16) for step in reversed(range(20))} == by_step
-    epochs = [tuple(ids(prompt_set(50, seed).for_step(e, 50))) for seed in (0, 1) for e in (0, 1)]
+    by_step = {step: forwards.take(16 * step, 16) for step in range(20)}
+    assert {step: backwards.take(16 * step, 16) for step in reversed(range(20))} == by_step
+    epochs = [tuple(ids(prompt_set(50, seed).take(50 * e, 50))) for seed in (0, 1) for e in (0, 1)]
     assert len(set(epochs)) == 4
 
 
 def test_the_order_never_changes_between_releases() -> None:
     expected = "p0 p7 p6 p1 p5 p3 p2 p4"
-    assert ids(prompt_set(8, seed=1).for_step(0, 8)) == expected.split()
+    assert ids(prompt_set(8, seed=1).take(0, 8)) == expected.split()
 
 
 def test_the_fixed_subset_is_the_same_for_every_seed() -> None:
@@ -72,7 +71,7 @@ def test_a_file_gives_its_prompts(tmp_path: Path) -> None:
     record = {"id": "a", "prompt": "始 3 ?", "answer": "3", "level": 5}
     path.write_text(json.dumps(record, ensure_ascii=False) + "\n", encoding="utf-8")
     prompts = PromptSet.load(path, seed=0)
-    assert prompts.for_step(0, 1) == [Prompt("a", "始 3 ?", "3")]
+    assert prompts.take(0, 1) == [Prompt("a", "始 3 ?", "3")]
     assert len(prompts) == 1
 
 

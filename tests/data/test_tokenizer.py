@@ -12,7 +12,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 
-from engine.data.tokenizer import Tokenizer
+from engine.data.tokenizer import Tokenizer, tokenizer_digest
 from engine.errors import RunError
 
 WORDS = ["<pad>", "<eos>", "<bos>", "<think>", "</think>", "7", "等"]
@@ -55,16 +55,92 @@ def test_what_the_tokenizer_puts_in_front_is_kept(folder: Path) -> None:
     assert Tokenizer.load(folder).encode("7") == [2, 5]
 
 
+EOS_TOKEN = {"eos_token": "</think>"}
+"""tokenizer_config.json; its token is 4."""
+
+
 @pytest.mark.parametrize(
-    ("generation", "expected"),
-    [(None, (1,)), ({}, (1,)), ({"eos_token_id": 4}, (4,)), ({"eos_token_id": [4, 1]}, (4, 1))],
+    ("config", "generation", "settings", "expected"),
+    [
+        ({"eos_token_id": 1}, None, None, (1,)),
+        ({"eos_token_id": 1}, {}, {}, (1,)),
+        ({"eos_token_id": 1}, {"eos_token_id": None}, {}, (1,)),
+        ({"eos_token_id": 1}, {"eos_token_id": 3}, {}, (3, 1)),
+        ({"eos_token_id": [1, 3]}, {"eos_token_id": [4, 1]}, {}, (4, 1, 3)),
+        ({}, {"eos_token_id": 3}, {}, (3,)),
+        ({}, None, EOS_TOKEN, (4,)),
+        ({"eos_token_id": [1, 4]}, {"eos_token_id": 1}, EOS_TOKEN, (4, 1)),
+        ({"eos_token_id": 1}, None, {"eos_token": "</s>"}, (1,)),
+        ({"model_type": "llama", "eos_token_id": None}, {"eos_token_id": 3}, {}, (3,)),
+        ({"model_type": "llama"}, {"eos_token_id": 3}, {}, (3, 2)),
+        ({"eos_token_id": 1}, None, {"tokenizer_class": "LlamaTokenizer"}, (1,)),
+        ({"eos_token_id": 1}, None, {"bos_token": "<bos>", "eos_token": None}, (1,)),
+    ],
 )
-def test_the_generation_config_says_what_ends_a_response(
-    folder: Path, generation: dict[str, Any] | None, expected: tuple[int, ...]
+def test_every_file_that_names_an_ending_token_counts_the_main_one_first(
+    folder: Path,
+    config: dict[str, Any],
+    generation: dict[str, Any] | None,
+    settings: dict[str, Any] | None,
+    expected: tuple[int, ...],
 ) -> None:
-    if generation is not None:
-        write_json(folder / "generation_config.json", generation)
-    assert Tokenizer.load(folder).eos_ids == expected
+    write_json(folder / "config.json", {"vocab_size": 8, **config})
+    for name, content in (("generation", generation), ("tokenizer", settings)):
+        if content is not None:
+            write_json(folder / f"{name}_config.json", content)
+    tokenizer = Tokenizer.load(folder)
+    assert tokenizer.eos_ids == expected
+    for token in expected:
+        assert tokenizer.decode([5, token]) == "7"
+
+
+def test_ending_tokens_are_named_where_the_files_differ(folder: Path) -> None:
+    write_json(folder / "generation_config.json", {"eos_token_id": [4, 1]})
+    write_json(folder / "tokenizer_config.json", {"eos_token": "<bos>"})
+    assert Tokenizer.load(folder).remarks == (
+        "a response ends at any of <bos> (2: the tokenizer), </think> (4: generation_config.json),"
+        " <eos> (1: generation_config.json, config.json)",
+    )
+    write_json(folder / "generation_config.json", {"eos_token_id": [2, 1]})
+    write_json(folder / "config.json", {"vocab_size": 8, "eos_token_id": [1, 2]})
+    assert Tokenizer.load(folder).remarks == ()
+
+
+@pytest.mark.parametrize(
+    "model_type",
+    ["deepseek_v2", "deepseek_v3", "llama", "mixtral", "qwen2", "qwen3", "qwen3_moe", "glm4_moe"],
+)
+def test_a_config_without_eos_means_what_it_means_to_the_server(
+    folder: Path, model_type: str
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    default = transformers.AutoConfig.for_model(model_type).eos_token_id
+    write_json(folder / "config.json", {"vocab_size": 8, "model_type": model_type})
+    write_json(folder / "generation_config.json", {"eos_token_id": 4})
+    expected = {4} if default is None else {4, default}
+    assert set(Tokenizer.load(folder).eos_ids) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer.json", None),
+        ("tokenizer_config.json", {"bos_token": "<bos>"}),
+        ("special_tokens_map.json", {"bos_token": "<bos>"}),
+        ("config.json", {"vocab_size": 9, "eos_token_id": 1}),
+    ],
+)
+def test_the_digest_tells_what_decides_ids(folder: Path, name: str, content: Any) -> None:
+    before = tokenizer_digest(folder)
+    write_json(folder / "config.json", {"vocab_size": 8, "eos_token_id": 1, "dtype": "float32"})
+    write_json(folder / "generation_config.json", {"eos_token_id": 4})
+    assert tokenizer_digest(folder) == before
+    file = folder / name
+    if content is None:
+        file.write_text(file.read_text().replace("等", "何"))
+    else:
+        write_json(file, content)
+    assert tokenizer_digest(folder) != before
 
 
 def test_an_unknown_word_is_an_error_with_the_text(folder: Path) -> None:
@@ -79,8 +155,10 @@ def test_an_unknown_word_is_an_error_with_the_text(folder: Path) -> None:
         ("config.json", "{", "config.json: expected JSON"),
         ("config.json", "[]", "config.json: expected a JSON object"),
         ("config.json", '{"eos_token_id": 1}', "vocab_size must be an integer, found None"),
-        ("config.json", '{"vocab_size": 8}', "eos_token_id in generation_config.json or config"),
-        ("config.json", '{"vocab_size": 8, "eos_token_id": []}', "list of ids, found []"),
+        ("config.json", '{"vocab_size": 8}', "found no eos_token_id in generation_config.json or"),
+        ("config.json", '{"vocab_size": 8, "eos_token_id": []}', "expected a token that ends a"),
+        ("config.json", '{"vocab_size": 8, "eos_token_id": "a"}', "list of ids, found 'a'"),
+        ("config.json", '{"vocab_size": 8, "eos_token_id": [true]}', "list of ids, found [True]"),
         ("config.json", '{"vocab_size": 8, "eos_token_id": 8}', "[8] is not within the 8 ids"),
         ("config.json", '{"vocab_size": 6, "eos_token_id": 1}', "token id 6, but vocab_size"),
         ("tokenizer.json", None, "tokenizer.json: not found"),
@@ -97,6 +175,26 @@ def test_a_bad_folder_gets_one_clear_sentence(
         Tokenizer.load(folder)
     assert message in str(error.value)
     assert str(folder) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tokenizer_class": 3}, "tokenizer_class must be a text, found 3"),
+        ({"add_bos_token": "yes"}, "add_bos_token must be true or false, found 'yes'"),
+        ({"added_tokens_decoder": {"x": {"content": "a"}}}, "expected special tokens as texts"),
+        ({"added_tokens_decoder": {"1": "a", "2": 5}}, "expected special tokens as texts"),
+        ({"eos_token": {"content": "a", "lstrip": "no"}}, "expected special tokens as texts"),
+        ({"additional_special_tokens": [{"text": "a"}]}, "expected special tokens as texts"),
+    ],
+)
+def test_bad_settings_get_one_clear_sentence(
+    folder: Path, settings: dict[str, Any], message: str
+) -> None:
+    write_json(folder / "tokenizer_config.json", settings)
+    with pytest.raises(RunError, match=r"tokenizer_config\.json: ") as error:
+        Tokenizer.load(folder)
+    assert message in str(error.value)
 
 
 def test_no_transformers_and_no_torch_are_imported() -> None:

@@ -30,7 +30,7 @@ def last_line(output: str) -> str:
     return output.strip().splitlines()[-1]
 
 
-def refused(command: list[str], limit: float = 20) -> str:
+def refused(command: list[str], limit: float = 200) -> str:
     """The last line of a command that refuses to start anything."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
     assert done.returncode == 1

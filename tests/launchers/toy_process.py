@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
+
 
 def escape(pid_file: str) -> None:
     """Leave a grandchild in a session of its own, as SGLang's scheduler is; it heeds nothing."""
@@ -19,6 +21,20 @@ def escape(pid_file: str) -> None:
             time.sleep(600)
         os._exit(0)
     time.sleep(600)
+
+
+def wait_for(file: Path) -> str:
+    while not (file.exists() and (text := file.read_text())):
+        time.sleep(0.01)
+    return text
+
+
+def follow(pid_file: Path) -> None:
+    """Be killed once the process of ``fail-first`` has ended and the launcher has seen it."""
+    pid_file.with_suffix(".awaited").write_text("ready")
+    while psutil.pid_exists(int(wait_for(pid_file))):
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def act(action: str, argument: str = "") -> None:
@@ -37,7 +53,7 @@ def act(action: str, argument: str = "") -> None:
                 print("at work", flush=True)
                 time.sleep(600)
             finally:
-                time.sleep(0.5)
+                time.sleep(0.2)
                 print("tidied up")
         case "escape":
             escape(argument)
@@ -49,8 +65,11 @@ def act(action: str, argument: str = "") -> None:
             time.sleep(float(argument or 0))
             print("error: the moon is missing", file=sys.stderr)
             raise SystemExit(1)
-        case "killed":
-            time.sleep(float(argument or 0))
-            os.kill(os.getpid(), signal.SIGKILL)
+        case "fail-first":
+            wait_for(Path(argument).with_suffix(".awaited"))
+            Path(argument).write_text(str(os.getpid()))
+            raise SystemExit(1)
+        case "follow":
+            follow(Path(argument))
         case "leave":
             time.sleep(float(argument or 0))

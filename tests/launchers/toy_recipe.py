@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import BaseModel, ConfigDict
 from toy_process import act
 
+from engine.config.run_folder import RunFolder
 from engine.run.placement import Placement
 from engine.run.roles import Port, Role
 from engine.run.start import main
@@ -16,8 +15,9 @@ class Config(BaseModel):
     """Role -> what its processes do, one after the other."""
 
     model_config = ConfigDict(extra="forbid")
-    run_dir: Path
+    run_dir: RunFolder
     seed: int = 1
+    steps: int = 9
     port: int = 0
     work: dict[str, list[str]] = {}
     services: dict[str, list[str]] = {}

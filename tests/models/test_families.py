@@ -46,7 +46,11 @@ def test_prediction_depths_are_the_layers_after_the_last(model, depths):
         ("deepseek_v2, yarn, 2 of 4 groups", {"n_group": 5}, "5 of 12 experts from 2 of 5"),
         ("qwen2", {"use_sliding_window": True}, "use_sliding_window True"),
         ("llama, tied", {"mlp_bias": True}, "mlp_bias True"),
-        ("llama, tied", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "yarn"),
+        (
+            "llama, tied",
+            {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}},
+            "longrope",
+        ),
         ("deepseek_v3, plain rope", {"scoring_func": "softmax"}, "scoring_func 'softmax'"),
         ("deepseek_v3, plain rope", {"n_group": 3}, "2 of 8 experts from 1 of 3 groups"),
         (

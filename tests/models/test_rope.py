@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from engine.errors import RunError
-from engine.models.rope import inverse_frequencies, rope_settings, yarn_arguments
+from engine.models.rope import inverse_frequencies
+from engine.models.rope_settings import (
+    GROUPED,
+    attention_factor,
+    rope_settings,
+    yarn_arguments,
+)
 
 LLAMA = {
     "rope_type": "llama3",
@@ -69,3 +75,50 @@ def test_yarn_without_a_factor_of_its_own_takes_it_from_the_stretch():
 def test_yarn_that_megatron_cannot_express_is_refused():
     with pytest.raises(RunError, match="truncate"):
         yarn_arguments({**YARN, "truncate": False})
+
+
+def test_the_factor_of_yarns_own_code_multiplies_the_others():
+    whole = 0.1 * math.log(40) + 1
+    assert attention_factor({**YARN, "attn_factor": 1 / whole}) == pytest.approx(1.0)
+    both = {**YARN, "attention_factor": 3.0, "attn_factor": 0.5}
+    assert attention_factor(both) == 1.5
+    assert attention_factor({"rope_type": "linear", "factor": 2.0, "attn_factor": 3.0}) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"rope_theta": 1e4, "rope_scaling": {**YARN, "factor": "40"}}, "factor '40' .* number"),
+        ({"rope_theta": 1e4, "rope_scaling": {**YARN, "factor": -2}}, "factor -2 .* positive"),
+        ({"rope_theta": 0.5}, "rope_theta 0.5 .* at least 1"),
+        ({"rope_theta": True}, "rope_theta True"),
+        ({"rope_theta": 1e4, "rope_scaling": {**YARN, "truncate": "no"}}, "truncate 'no'"),
+        ({"rope_theta": 1e4, "rope_scaling": "yarn"}, "rope_scaling 'yarn', expected one set"),
+        ({"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "the same for all layers"),
+        (
+            {"rope_parameters": {"rope_theta": 1e6}, "rope_scaling": YARN},
+            "drop the former with its rope_theta 1000000",
+        ),
+        (
+            {"original_max_position_embeddings": 40, "rope_theta": 1e4, "rope_scaling": YARN},
+            "original_max_position_embeddings 40 and, inside its rotary settings, 4096",
+        ),
+        (
+            {"partial_rotary_factor": 0.5, "rope_theta": 1e4, "rope_scaling": {
+                **YARN, "partial_rotary_factor": 0.25
+            }},
+            "partial_rotary_factor 0.5 and, inside its rotary settings, 0.25",
+        ),
+    ],
+)  # fmt: skip
+def test_what_says_nothing_clear_is_refused(config, message):
+    with pytest.raises(RunError, match=message):
+        rope_settings(config, GROUPED, partial_rotation=True)
+
+
+@pytest.mark.parametrize("key", ["factor", "low_freq_factor", "high_freq_factor", "rope_theta"])
+def test_a_setting_that_is_needed_and_missing_is_named(key):
+    settings = {**LLAMA, "rope_theta": 5e5}
+    del settings[key]
+    with pytest.raises(KeyError, match=key):
+        rope_settings({"rope_parameters": settings}, GROUPED)

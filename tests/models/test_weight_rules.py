@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 from engine.errors import RunError
 from engine.models.families.qwen3_moe import FAMILY
 from engine.models.family import family_of
-from engine.models.weight_rules import GateUp, GroupedQkv, Rule, expand
+from engine.models.weight_rules import Copies, GateUp, GroupedQkv, Rule, Same, expand
 
 CONFIG = {
     "model_type": "qwen3_moe",
     "num_hidden_layers": 3,
+    "max_position_embeddings": 64,
     "hidden_size": 12,
     "intermediate_size": 16,
     "num_attention_heads": 6,
@@ -39,6 +40,16 @@ def test_grouped_qkv_split_undoes_join(groups, heads_per_group, head_dim, hidden
     join = GroupedQkv(heads, groups, head_dim)
     for before, after in zip(parts, join.split(join.join(parts)), strict=True):
         assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize(
+    ("join", "shape"),
+    [(Same(), (5, 3)), (Copies(3), (5, 3)), (GateUp(), (8, 3)), (GroupedQkv(6, 2, 3), (30, 7)),
+     (GroupedQkv(4, 4, 2), (24,))],
+)  # fmt: skip
+def test_shapes_are_split_as_tensors_are(join, shape):
+    parts = [tuple(part.shape) for part in join.split(torch.empty(shape))]
+    assert join.split_shape(shape) == parts
 
 
 def test_grouped_qkv_puts_each_groups_heads_together():

@@ -48,6 +48,7 @@ def test_hand_computed_summary() -> None:
         "final_response_length": 44.0,
         "evaluation_problems": 256,
         "steps": 2,
+        "replayed_steps": 0,
         "seconds": 5.0,
         "seconds_by_phase": {"rollout": 3.0, "update": 2.0},
         "tokens_per_second": 300.0,
@@ -98,3 +99,24 @@ def test_rewards_that_only_one_evaluation_has_are_not_compared() -> None:
     other = EvaluationResult(2, 256, 512, {"judge": Measure(0.5, 0.1)}, 44.0)
     assert [line.name for line in compare(BASE, other)] == [""]
     assert summarize([], BASE, other, seed=3)["final_judge"] == 0.5
+
+
+def test_replayed_steps_are_counted_and_have_no_part_in_speed() -> None:
+    replayed = {"step": 0, "rollout/tokens": 9000, "rollout/replayed": 1.0}
+    summary = summarize([replayed, step(1, 2.0, 500, 1e-6)], BASE, FINAL, seed=3)
+    assert (summary["steps"], summary["replayed_steps"]) == (2, 1)
+    assert (summary["seconds"], summary["tokens_per_second"]) == (2.0, 250.0)
+
+
+def test_a_run_without_a_first_evaluation_has_no_figures_of_the_base() -> None:
+    summary = summarize([step(4, 2.0, 500, 1e-6)], None, FINAL, seed=3)
+    assert summary["base_accuracy"] is summary["base_response_length"] is None
+    assert summary["final_accuracy"] == 0.75
+
+
+def test_skipped_minibatches_are_in_it_where_they_were_counted() -> None:
+    lines = [
+        {**step(number, 1.0, 10, 0.0), "training/skipped_minibatches": float(skipped)}
+        for number, skipped in enumerate([0, 1, 3])
+    ]
+    assert summarize(lines, BASE, FINAL, seed=3)["skipped_minibatches"] == 3

@@ -92,9 +92,9 @@ def test_idle_zeros_change_nothing(number: Decimal, before: int, after: int) -> 
 @pytest.mark.parametrize("piece", ["0", "<answer>", "1.", "7 ", "</answer>", "+", " "])
 def test_reading_takes_linear_time_whatever_the_policy_writes(piece: str) -> None:
     response = says(piece * 200_000 + "x")
-    started = time.monotonic()
+    started = time.process_time()  # a busy machine does not count
     score_plain(response, "7")
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 @pytest.fixture(scope="module")

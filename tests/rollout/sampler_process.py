@@ -11,7 +11,8 @@ from engine.config.sampler import EvaluationConfig, PromptsConfig, RolloutConfig
 from engine.config.servers import ServersConfig
 from engine.errors import clear_errors
 from engine.rewards.table import RewardsConfig
-from engine.rollout.sampler import SamplerPlan, run_sampler
+from engine.rollout.plan import SamplerPlan
+from engine.rollout.sampler import run_sampler
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from stand_in_server import answer
 
-from engine.config.reader.loading import load, save
+from engine.config.reader.loading import as_yaml, load
 from engine.config.section import Section
 from engine.errors import RunError
 from engine.monitoring.charts import draw_charts
@@ -153,7 +153,7 @@ def test_it_shows_up_in_all_that_shows_rewards(scratch: Path) -> None:
 def test_its_options_are_read_checked_and_written_as_any_others_are(scratch: Path) -> None:
     found = config(scratch, f"{{{NAME}: {{weight: 1}}, format: {{weight: 0.5}}}}")
     assert list(found.chosen) == [NAME, "format"]
-    save(Run(rewards=found), scratch / "written.yaml")
+    (scratch / "written.yaml").write_text(as_yaml(Run(rewards=found)))
     assert load(Run, scratch / "written.yaml").rewards == found
     with pytest.raises(RunError, match=r"longest: expected an integer >= 1, found 0"):
         config(scratch, f"{{{NAME}: {{weight: 1, longest: 0}}}}")

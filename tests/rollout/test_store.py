@@ -9,6 +9,7 @@ import sys
 
 import pyarrow.parquet as pq
 import pytest
+from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_samples import make_group
@@ -104,6 +105,7 @@ def test_done_json_carries_the_totals_and_the_groups_folder_is_gone(tmp_path):
         "seconds": 1.5,
         "weight_versions": [0],
         "bytes": (tmp_path / "000012" / "samples.parquet").stat().st_size,
+        "digest": blake3((tmp_path / "000012" / "samples.parquet").read_bytes()).hexdigest(),
     }
 
 
@@ -245,6 +247,14 @@ def test_a_damaged_group_is_reported(tmp_path, caplog):
     path.write_bytes(b"")
     assert store.finished_groups(4) == {}
     assert "000001.parquet is damaged and will be sampled again" in caplog.text
+
+
+def test_a_file_that_no_sampler_named_is_neither_read_nor_removed(tmp_path):
+    store = RolloutStore(tmp_path)
+    store.write_group(4, make_group(1))
+    mine = store.folder(4) / "groups" / "000001-looked-at.parquet"
+    mine.write_bytes(b"")
+    assert set(store.finished_groups(4)) == {1} and mine.exists()
 
 
 def test_a_flipped_bit_in_a_page_of_a_group_is_found(tmp_path):

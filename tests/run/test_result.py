@@ -69,7 +69,8 @@ def test_another_recipe_needs_another_folder(tmp_path):
 def test_more_steps_go_on_and_fewer_are_refused(tmp_path):
     finish(zero, tmp_path)
     assert not is_complete("recipes.zero", config(zero, tmp_path, "steps=81"))
-    with pytest.raises(RunError, match="another steps"):
+    assert not is_complete("recipes.zero", config(zero, tmp_path, "steps=81", "layout.tp=2"))
+    with pytest.raises(RunError, match=r"steps: 79 .* has made 80"):
         is_complete("recipes.zero", config(zero, tmp_path, "steps=79"))
 
 

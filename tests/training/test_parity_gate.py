@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from engine.errors import RunError
 from engine.models.router import group_limited_top_k
+from engine.training.divergence import Diverged
 from engine.training.parity import Comparison, Mismatch, behind_ties, compare, hold
 from engine.training.routing_margin import margin
 
@@ -60,6 +61,28 @@ def test_above_the_limit_the_run_stops_with_names_and_numbers():
 def test_nan_never_passes():
     with pytest.raises(RunError):
         hold(one_token(float("nan"), -1.0).worst, 1e9, version=0)
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("left_out", [False, True])
+def test_what_is_not_finite_stops_the_run_behind_ties_too_and_says_whose_it_is(odd, left_out):
+    with pytest.raises(Diverged, match=r"policy at weight version 3 gives response token 0"):
+        hold(one_token(odd, -1.0, left_out).worst, 1e9, version=3)
+    with pytest.raises(Diverged):
+        hold(one_token(odd, odd, left_out).worst, 1e9, version=3)
+    with pytest.raises(RunError, match=r"servers computed no finite log-probability") as stopped:
+        hold(one_token(-1.0, odd, left_out).worst, 1e9, version=3)
+    assert not isinstance(stopped.value, Diverged)
+
+
+@given(st.lists(st.sampled_from([0.0, 1e-9, float("nan")]), min_size=1), st.data())
+def test_one_token_that_is_not_finite_is_the_worst_of_all(offsets, data):
+    ties = data.draw(st.lists(st.booleans(), min_size=len(offsets), max_size=len(offsets)))
+    sampler = torch.full((len(offsets),), -1.0)
+    found = compare("a sample", sampler + torch.tensor(offsets), sampler, torch.tensor(ties))
+    total = Comparison() + found + one_token(-1.0, -1.0)
+    odd = any(offset != offset for offset in offsets)
+    assert (total.worst.difference == float("inf")) == odd
 
 
 def test_what_is_left_out_is_counted_and_never_the_worst():

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from engine.errors import RunError
-from engine.weights.block_fp8 import FP8, dequantise, described, grid, quantise
+from engine.weights.block_fp8 import FP8, dequantise, quantise
 from engine.weights.hugging_face import HuggingFaceFolder, plain_config
+from engine.weights.quantisation import described, grid
 
 CONFIG = {
     "torch_dtype": "bfloat16",
@@ -144,5 +145,37 @@ def test_what_does_not_fit_together_is_named(tmp_path, tensors, config, message)
 )
 def test_another_quantisation_is_refused(change):
     found = {**CONFIG["quantization_config"], **change}
-    with pytest.raises(RunError, match="weight_block_size is known"):
+    with pytest.raises(RunError, match="only fp8 e4m3 in blocks can be read"):
         described({"quantization_config": found})
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ({"quant_method": "compressed-tensors", "ignore": ["lm_head"] * 400}, "compressed-tensors"),
+        ({"quant_method": "x" * 5000}, "xxx"),
+        ({"bits": 4}, "without a quant_method"),
+        ("awq", "without a quant_method"),
+        ({"quant_method": "fp8", "weight_block_size": [128]}, r"\[128\], expected two sizes"),
+        ({"quant_method": "fp8", "weight_block_size": [0, 128]}, "expected two sizes"),
+        ({"quant_method": "fp8", "weight_block_size": "big" * 999}, "expected two sizes"),
+    ],
+)
+def test_a_quantisation_is_refused_in_one_short_sentence(found, message):
+    with pytest.raises(RunError, match=message) as caught:
+        described({"quantization_config": found})
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("found", [None, {}])
+def test_no_quantisation_is_none(found):
+    assert described({"quantization_config": found}) is None
+
+
+def test_weights_become_what_transformers_would_make_of_them():
+    block = CONFIG["quantization_config"]
+    assert described({"quantization_config": block}).dtype == "bfloat16"
+    both = {"torch_dtype": "bfloat16", "dtype": "float16", "quantization_config": block}
+    assert described(both).dtype == "float16"
+    with pytest.raises(RunError, match="dtype 'int8', expected one of"):
+        described({"dtype": "int8", "quantization_config": block})

@@ -34,8 +34,8 @@ from engine.models.family import family_of
 from engine.models.sharding import tensor_infos
 from engine.models.weight_rules import expand
 from engine.platform.files import sync
-from engine.weights.hugging_face import INDEX
 from engine.weights.safetensors_file import Described, SafetensorsWriter
+from engine.weights.stored_folder import INDEX
 from tools.benchmarks import report
 from tools.benchmarks.memory import peak, start_peak
 from tools.convert.conversion import Conversion

@@ -91,8 +91,8 @@ def table(splits: Sequence[Split]) -> str:
             value = one.seconds.get(part)
             cells += f"{'':10}" if value is None else f"{value:8.3f} s"
             if one is not splits[0]:
-                known = value is not None and base.get(part)
-                cells += f"{(value or 0) / base[part]:6.2f}x" if known else f"{'':7}"
+                first = base.get(part)
+                cells += f"{value / first:6.2f}x" if value is not None and first else f"{'':7}"
         lines.append(f"{part:20}{cells}".rstrip())
     return "\n".join(lines)
 

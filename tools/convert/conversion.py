@@ -18,7 +18,7 @@ from typing import Any
 
 from engine.errors import RunError
 from engine.weights.hugging_face import write_text
-from engine.weights.tensor_maps import check_weights
+from engine.weights.values import check_weights
 from tools.convert.digests import TensorDigest, tensor_digest
 from tools.convert.leftovers import Leftovers
 from tools.convert.plan import PlannedFile, check_plan

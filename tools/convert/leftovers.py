@@ -18,6 +18,8 @@ from typing import Any
 from engine.errors import RunError
 from engine.platform.files import replace_json, sync
 
+_HELD = {"target", "records", "lock", "plan.json", "plan.json.part"}
+
 
 def refuse_existing(to: Path) -> None:
     """Raise RunError where the target exists."""
@@ -37,10 +39,11 @@ class Leftovers:
         """Make the folder and lock it for this process.
 
         Raises:
-            RunError: the target exists, another process works here, or the leftovers are those of
-                another conversion.
+            RunError: the target exists, another process works here, the leftovers are those of
+                another conversion, or the folder is none that a conversion has left.
         """
         refuse_existing(self.to)
+        self._refuse_foreign()
         try:
             self.target.mkdir(parents=True, exist_ok=True)
             self._records.mkdir(exist_ok=True)
@@ -79,6 +82,24 @@ class Leftovers:
         self.target.rename(self.to)
         sync(self.to.parent)
         shutil.rmtree(self.root, ignore_errors=True)
+
+    def _refuse_foreign(self) -> None:
+        """Raise RunError where the folder holds what no conversion wrote: all of it is deleted."""
+        try:
+            held = {entry.name: entry.is_symlink() for entry in self.root.iterdir()}
+            parts = (self.target, self._records)
+            begun = "plan.json" in held or not any(any(part.glob("*")) for part in parts)
+        except FileNotFoundError:
+            if not self.root.is_symlink():
+                return
+            held, begun = {}, False
+        except OSError as error:
+            raise RunError(f"cannot read {self.root}: {error.strerror or error}") from None
+        if self.root.is_symlink() or any(held.values()) or held.keys() - _HELD or not begun:
+            raise RunError(
+                f"{self.root} exists, but no conversion has left it: move it away, or convert to "
+                "another place"
+            )
 
     def _same_plan(self, plan: dict[str, Any]) -> None:
         file = self.root / "plan.json"

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.weights import block_fp8
+from engine.models.config_json import with_dtype_name
+from engine.weights import block_fp8, quantisation
 from engine.weights.hugging_face import plain_config
 from engine.weights.safetensors_file import Described
 from tools.convert.sources import Source
@@ -48,7 +49,7 @@ class Precision:
         written: dict[str, Tensor] = {}
         for name, part in zip(names, parts, strict=True):
             if self._is_quantised(name):
-                written[name], written[name + block_fp8.SCALE] = block_fp8.quantise(part, BLOCK)
+                written[name], written[name + quantisation.SCALE] = block_fp8.quantise(part, BLOCK)
             else:
                 written[name] = part.to(self._of(name, part.dtype))
         return written
@@ -58,9 +59,9 @@ class Precision:
         written: dict[str, Described] = {}
         for name, part in zip(names, parts, strict=True):
             if self._is_quantised(name):
-                scales = block_fp8.grid(part.shape, BLOCK)
+                scales = quantisation.grid(part.shape, BLOCK)
                 written[name] = Described(block_fp8.FP8, part.shape)
-                written[name + block_fp8.SCALE] = Described(torch.float32, scales)
+                written[name + quantisation.SCALE] = Described(torch.float32, scales)
             else:
                 written[name] = Described(self._of(name, part.dtype), part.shape)
         return written
@@ -71,11 +72,10 @@ class Precision:
         if self._dtype is None:  # as they are, whatever the source says that they are
             described = [part for m in source.maps.values() for part in source.describe(m)]
             return plain_config(config, ((part.dtype, part.bytes) for part in described))
-        plain = {key: value for key, value in config.items() if key != "quantization_config"}
-        key = "torch_dtype" if "torch_dtype" in config else "dtype"
-        if self.name != FP8:
-            return {**plain, key: self.name}
-        return {**plain, key: "bfloat16", "quantization_config": QUANTIZATION}
+        plain = {key: value for key, value in config.items() if key != quantisation.KEY}
+        dtype = str(self._dtype).removeprefix("torch.")
+        plain = with_dtype_name(plain, dtype, always=True)
+        return {**plain, quantisation.KEY: QUANTIZATION} if self.name == FP8 else plain
 
     def _is_quantised(self, name: str) -> bool:
         return self.name == FP8 and name.endswith(QUANTISED) and not name.endswith(NOT_QUANTISED)

@@ -6,14 +6,12 @@ comparing and measuring need to know neither format.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from engine.errors import RunError
@@ -22,12 +20,14 @@ from engine.models.weight_rules import TensorMap
 from engine.weights.block_fp8 import FP8
 from engine.weights.hugging_face import HuggingFaceFolder
 from engine.weights.safetensors_file import DTYPES, Described
+from engine.weights.safetensors_header import StoredTensor
 from engine.weights.tensor_maps import (
     MapKey,
     check_folder,
     check_names,
     maps_of,
     maps_of_folder,
+    shape_problems,
 )
 from tools.convert import torch_dist
 from tools.convert.targets import read_record
@@ -94,11 +94,12 @@ class HuggingFaceSource:
 
     def describe(self, tensor_map: TensorMap) -> list[Described]:
         """See :class:`Source`."""
-        found = [self.stored[name] for name in tensor_map.names]
+        found = [_as_torch(self.companions.described(name)) for name in tensor_map.names]
         quantised = self.companions.quantised
         if quantised is None:
             return found
-        return [replace(d, dtype=quantised.dtype) if d.dtype == FP8 else d for d in found]
+        dtype = getattr(torch, quantised.dtype)
+        return [replace(d, dtype=dtype) if d.dtype == FP8 else d for d in found]
 
     def state(self) -> dict[str, Any]:
         """See :class:`Source`."""
@@ -107,17 +108,12 @@ class HuggingFaceSource:
     @cached_property
     def stored(self) -> dict[str, Described]:
         """Tensors in the files, by name, scales included."""
-        found = {}
-        for file in sorted(set(self.companions.files.values())):
-            try:
-                with safe_open(file, framework="pt") as tensors:
-                    for name in tensors.keys():  # noqa: SIM118  (no mapping)
-                        part = tensors.get_slice(name)
-                        dtype = _DTYPE_OF.get(part.get_dtype(), torch.float64)
-                        found[name] = Described(dtype, tuple(part.get_shape()))
-            except (SafetensorError, OSError) as error:
-                raise RunError(f"model: {file} cannot be read as safetensors: {error}") from None
-        return found
+        folder = self.companions
+        return {name: _as_torch(folder.in_header(name)) for name in folder.stored}
+
+
+def _as_torch(stored: StoredTensor) -> Described:
+    return Described(_DTYPE_OF.get(stored.dtype, torch.float64), stored.shape)
 
 
 class MegatronSource:
@@ -168,8 +164,8 @@ class MegatronSource:
         """See :class:`Source`."""
         first = self.pieces[tensor_map.key][0]
         shape = first.shape[0 if tensor_map.expert is None else 1 :]
-        whole = _meta(shape, getattr(torch, first.dtype))
-        return [Described(part.dtype, tuple(part.shape)) for part in tensor_map.join.split(whole)]
+        dtype = getattr(torch, first.dtype)
+        return [Described(dtype, part) for part in tensor_map.join.split_shape(tuple(shape))]
 
     def state(self) -> dict[str, Any]:
         """See :class:`Source`."""
@@ -179,22 +175,14 @@ class MegatronSource:
 
 def _check_shapes(source: Source) -> None:
     """Refuse tensors of another shape than config.json asks for, before one is read."""
-    for whole in tensor_infos(source.companions.config):
-        tensor_map = source.maps[whole.key, whole.expert]
-        asked = [tuple(part.shape) for part in tensor_map.join.split(_meta(whole.shape))]
-        for name, part, shape in zip(
-            tensor_map.names, source.describe(tensor_map), asked, strict=True
-        ):
-            if part.shape != shape:
-                raise RunError(
-                    f"model: {source.path}: {name} has shape {part.shape}; config.json asks for "
-                    f"{shape}"
-                )
-
-
-def _meta(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return a tensor without content."""
-    return torch.empty(tuple(shape), dtype=dtype, device="meta")
+    shapes = {
+        name: part.shape
+        for tensor_map in source.maps.values()
+        for name, part in zip(tensor_map.names, source.describe(tensor_map), strict=True)
+    }
+    infos = tensor_infos(source.companions.config)
+    for problem in shape_problems(infos, source.maps, shapes.__getitem__):
+        raise RunError(f"model: {source.path}: {problem}")
 
 
 def _state(folder: Path, files: set[str]) -> dict[str, Any]:

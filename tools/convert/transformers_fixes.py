@@ -1,8 +1,9 @@
-"""Fixes for parts of DeepSeek-V2's published code that transformers 5.12 leaves out, SGLang not.
+"""Fixes for parts of published code that transformers 5.12 leaves out, SGLang not.
 
-Its experts' router reads ``num_experts``, which its mixture lacks, where experts are in groups; and
-its attention leaves out the factor that YaRN with ``mscale_all_dim`` puts on the scores. From some
-version on (5.17 is one) transformers has both: what is right already stays as it is.
+DeepSeek-V2: its experts' router reads ``num_experts``, which its mixture lacks, where experts are
+in groups; and its attention leaves out the factor that YaRN with ``mscale_all_dim`` puts on the
+scores. From some version on (5.17 is one) transformers has both: what is right already stays as it
+is. DeepSeek-R1-0528-Qwen3-8B: YaRN's ``attn_factor`` (``engine.models.rope_settings``).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from transformers.models.deepseek_v3.modeling_deepseek_v3 import yarn_get_mscale
 
 
 def mend(model: nn.Module) -> None:
-    """Make a model of transformers compute what its published code computes, in place."""
+    """Make a new model of transformers compute what its published code computes, in place."""
     for module in model.modules():
         if isinstance(module, DeepseekV2Attention):
             rope = module.config.rope_parameters
@@ -22,3 +23,7 @@ def mend(model: nn.Module) -> None:
                 module.scaling = module.qk_head_dim**-0.5 * mscale**2
         if isinstance(module, DeepseekV2Moe):
             module.num_experts = module.experts.num_experts
+        if hasattr(module, "attention_scaling"):  # a rotary embedding
+            rope = module.config.rope_parameters
+            if rope["rope_type"] == "yarn":
+                module.attention_scaling *= rope.get("attn_factor") or 1.0

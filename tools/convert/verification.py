@@ -10,7 +10,7 @@ from typing import Any
 from engine.errors import RunError
 from engine.models.weight_rules import TensorMap
 from engine.weights.hugging_face import companions
-from engine.weights.tensor_maps import check_weights
+from engine.weights.values import check_weights
 from tools.convert.digests import TensorDigest, tensor_digest
 from tools.convert.precision import FP8, Precision
 from tools.convert.sources import Source

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from engine.config.choice import Choice
 from engine.config.reader.keys import fields_of, section_of
-from engine.config.reader.loading import as_yaml, load
+from engine.config.reader.loading import Look, as_yaml, load
 from engine.config.reader.messages import expected, meaning
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -29,7 +29,9 @@ An override is the dotted path of a key and a YAML value, quoted where the shell
 """
 
 
-def read(model: type[Config], recipe: str, arguments: Sequence[str] | None = None) -> Config:
+def read(
+    model: type[Config], recipe: str, look: Look, arguments: Sequence[str] | None = None
+) -> Config:
     """Return the configuration that the command line asks for.
 
     ``--check``, ``--print`` and ``--help`` answer on standard output and exit with status 0.
@@ -37,14 +39,15 @@ def read(model: type[Config], recipe: str, arguments: Sequence[str] | None = Non
     Args:
         model: the recipe's configuration.
         recipe: the recipe's module name, e.g. ``recipes.zero``.
+        look: looks at input files where ``--check`` asks for it.
         arguments: without the program's name; default: this process's.
 
     Raises:
-        RunError: the configuration has problems; all of them are listed. With ``--check`` missing
+        RunError: the configuration has problems; all of them are listed. With ``--check`` those of
             input files are among them.
     """
     parsed = _parser(model, recipe).parse_intermixed_args(arguments)
-    config = load(model, parsed.config, parsed.overrides, check_inputs=parsed.check)
+    config = load(model, parsed.config, parsed.overrides, look=look if parsed.check else None)
     if parsed.check:
         print(f"{parsed.config}: no problems found")
     if parsed.print:

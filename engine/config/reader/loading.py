@@ -1,15 +1,15 @@
-"""Read and write a configuration; one error lists all of its problems."""
+"""Read a configuration, and give its YAML; one error lists all of its problems."""
 
 from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from engine.config.inputs import CHECK_INPUTS
@@ -20,6 +20,12 @@ from engine.config.reader.yaml_reader import DocumentError, parse
 from engine.errors import RunError
 
 Config = TypeVar("Config", bound=BaseModel)
+Look = Callable[[Mapping[str, Any]], Sequence[tuple[KeyPath, str]]]
+"""Looks at the inputs that a configuration names: ``engine.preflight.preflight.Preflight``.
+
+Takes the top-level keys that are right by themselves; returns the key and the sentence of each
+problem.
+"""
 
 _LONGEST_QUOTE = 60  # characters of a wrong value that a message repeats
 
@@ -29,14 +35,14 @@ def load(
     path: Path | str,
     overrides: Sequence[str] = (),
     *,
-    check_inputs: bool = False,
+    look: Look | None = None,
 ) -> Config:
     """Read the YAML file ``path``, apply the dotted ``overrides`` and validate against ``model``.
 
     Types are strict: ``"2"``, ``2.0`` and ``true`` are no integers.
 
     Args:
-        check_inputs: also check that the files that the configuration names exist.
+        look: also look at the files that the configuration names, with this.
 
     Raises:
         RunError: the file cannot be read, or its message lists every problem: the key's dotted
@@ -46,12 +52,16 @@ def load(
     values, lines = _read(file)
     set_by, problems = apply_overrides(values, overrides)
     origins = _origins(lines, set_by)
+    context = CHECK_INPUTS if look is not None else None
+    wrong: list[ErrorDetails] = []
     try:
-        config = model.model_validate_json(
-            json.dumps(values), strict=True, context=CHECK_INPUTS if check_inputs else None
-        )
+        config = model.model_validate_json(json.dumps(values), strict=True, context=context)
     except ValidationError as error:
-        problems += [_sentence(model, values, details, origins) for details in error.errors()]
+        wrong = error.errors()
+    problems += [_sentence(model, values, details, origins) for details in wrong]
+    if look is not None:
+        valid = _valid_keys(model, values, wrong) if wrong else _keys_of(config)
+        problems += [f"{dotted(key)}: {says}{_where(key, origins)}" for key, says in look(valid)]
     if len(problems) == 1:
         raise RunError(f"{file}: {problems[0]}")
     if problems:
@@ -60,16 +70,8 @@ def load(
 
 
 def as_yaml(config: BaseModel) -> str:
-    """Return the YAML text of ``config``, defaults included."""
+    """Return ``config``, defaults included, as YAML that :func:`load` gives back unchanged."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def save(config: BaseModel, path: Path | str) -> None:
-    """Write ``config``, defaults included, as YAML that :func:`load` gives back unchanged."""
-    file = Path(path)
-    unfinished = file.with_name(file.name + ".part")
-    unfinished.write_text(as_yaml(config), encoding="utf-8")
-    unfinished.replace(file)
 
 
 def _read(file: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
@@ -88,6 +90,27 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     if not isinstance(values, dict):
         raise RunError(f"{file}: expected keys with values, found {_quote(values)}")
     return values, lines
+
+
+def _keys_of(config: BaseModel) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in type(config).model_fields}
+
+
+def _valid_keys(
+    model: type[BaseModel], values: Mapping[str, Any], wrong: Sequence[ErrorDetails]
+) -> dict[str, Any]:
+    """Return the top-level keys of which no error speaks; without those that have no value."""
+    bad = {details["loc"][0] for details in wrong if details["loc"]}
+    found = {}
+    for name, field in model.model_fields.items():
+        if name in bad:
+            continue
+        if name in values:
+            reader: TypeAdapter[Any] = TypeAdapter(field.rebuild_annotation())
+            found[name] = reader.validate_json(json.dumps(values[name]), strict=True)
+        elif not field.is_required():
+            found[name] = field.get_default(call_default_factory=True, validated_data={})
+    return found
 
 
 def _similar_file(file: Path) -> str:

@@ -19,7 +19,7 @@ from engine.models.families.fine_grained_experts import (
 from engine.models.families.layer_rules import WeightPrefix
 from engine.models.families.shared_architecture import shared_arguments
 from engine.models.family import Family, HuggingFaceConfig, check_expressed
-from engine.models.rope import rotated_part
+from engine.models.rope_settings import rotated_part
 from engine.models.weight_rules import Rule
 
 _EXPRESSED = {"hidden_act": "silu", "tie_word_embeddings": False}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from engine.config.model_sizes import model_sizes
-from engine.models.family import HuggingFaceConfig
+from engine.models.family import USUAL_NAMES, FeedForwardNames, HuggingFaceConfig
 from engine.models.sequence_classifier import SCORE, is_sequence_classifier
 from engine.models.weight_rules import Copies, GateUp, GroupedQkv, Join, Rule, Same
 
@@ -140,16 +140,6 @@ def latent_attention(prefix: WeightPrefix, config: HuggingFaceConfig) -> list[Ru
     ]
 
 
-@dataclass(frozen=True)
-class FeedForwardNames:
-    """Hugging Face's names inside a layer for a SwiGLU, or for each of its experts."""
-
-    block: str = "mlp."
-    gate: str = "gate_proj"
-    up: str = "up_proj"
-    down: str = "down_proj"
-
-
 def dense_mlp(prefix: WeightPrefix) -> list[Rule]:
     """Return the rules of a dense SwiGLU and the norm before it."""
     return [
@@ -164,7 +154,7 @@ def experts(
     *,
     bias: bool = False,
     shared: bool = False,
-    names: FeedForwardNames = FeedForwardNames(),
+    names: FeedForwardNames = USUAL_NAMES,
 ) -> list[Rule]:
     """Return the rules of router, SwiGLU experts and the norm before them.
 
@@ -193,7 +183,7 @@ def experts(
 def _swiglu(
     prefix: WeightPrefix,
     here: str,
-    names: FeedForwardNames = FeedForwardNames(),
+    names: FeedForwardNames = USUAL_NAMES,
     count: int | None = None,
 ) -> list[Rule]:
     gate, up, down = (f"{names.block}{name}.weight" for name in (names.gate, names.up, names.down))

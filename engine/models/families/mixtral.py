@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.models.families import layer_rules
-from engine.models.families.layer_rules import FeedForwardNames
 from engine.models.families.shared_architecture import shared_arguments, softmax_router
-from engine.models.family import Family, HuggingFaceConfig, check_expressed
+from engine.models.family import Family, FeedForwardNames, HuggingFaceConfig, check_expressed
 from engine.models.weight_rules import Rule
 
 _EXPRESSED = {"hidden_act": "silu", "sliding_window": None, "router_jitter_noise": 0.0}
@@ -46,4 +45,4 @@ def rules(config: HuggingFaceConfig) -> Sequence[Rule]:
     ]
 
 
-FAMILY = Family("mixtral", architecture, rules)
+FAMILY = Family("mixtral", architecture, rules, _NAMES)

@@ -7,7 +7,7 @@ from typing import Any
 from engine.config.model_sizes import model_sizes
 from engine.errors import RunError
 from engine.models.family import HuggingFaceConfig
-from engine.models.rope import ROPE_TYPES, rope_settings, yarn_arguments
+from engine.models.rope_settings import GROUPED, LATENT, rope_settings, yarn_arguments
 
 
 def trunk_arguments(config: HuggingFaceConfig) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def shared_arguments(
     Raises:
         RunError: a kind of rotary embedding that is not expressed here.
     """
-    rope_settings(config, ROPE_TYPES, partial_rotation=partial_rotation)
+    rope_settings(config, GROUPED, partial_rotation=partial_rotation)
     return {
         **trunk_arguments(config),
         "num_attention_heads": config["num_attention_heads"],
@@ -48,7 +48,7 @@ def attention_arguments(config: HuggingFaceConfig) -> dict[str, Any]:
     Raises:
         RunError: a kind of rotary embedding that is not expressed here.
     """
-    rope = rope_settings(config, ("default", "yarn"))
+    rope = rope_settings(config, LATENT)
     return {
         "multi_latent_attention": True,
         "num_attention_heads": config["num_attention_heads"],

@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from engine.errors import RunError
 from engine.servers.endpoint import Endpoint, open_session
-from engine.weights.folder_swap import try_to_remove
+from engine.weights.versions import remove_versions, version_folder
 
 if TYPE_CHECKING:  # it needs megatron, and who only has servers load a folder does not
     from engine.weights.export import Exporter
@@ -58,7 +58,7 @@ class DiskPush:
             RunError: see :meth:`Exporter.export` and :func:`update_from_disk`; the same sentence
                 on all ranks.
         """
-        place = self._folder / f"{version:06d}"
+        place = version_folder(self._folder, version)
         self._exporter.export(place, durable=False)  # after a power cut the servers are gone, too
         failure: list[str | None] = [None]
         if dist.get_rank() == 0:
@@ -67,7 +67,7 @@ class DiskPush:
         if failure[0] is not None:
             raise RunError(failure[0])
         if dist.get_rank() == 0:
-            _remove_others(place)
+            remove_versions(self._folder, keep=version)
 
     def _reason_against(self, place: Path, version: int) -> str | None:
         """Have the servers load ``place``; return why one did not, None if all did."""
@@ -140,13 +140,3 @@ async def _update(
             f"{endpoint} loaded {folder}, but says that it has weight version "
             f"{info.get('weight_version')!r}"
         )
-
-
-def _remove_others(folder: Path) -> None:
-    """Remove what is beside ``folder``: checkpoints are what a run is resumed from.
-
-    What the file system does not remove now, the next push tries again.
-    """
-    for other in folder.parent.iterdir():
-        if other != folder:
-            try_to_remove(other)

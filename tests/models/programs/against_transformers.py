@@ -29,6 +29,7 @@ from comparison import (
 )
 from safetensors.torch import load_file
 from small_models import MODELS
+from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.core_model_loading import revert_weight_conversion
@@ -69,6 +70,7 @@ def compare(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
         theirs, {name: parameter.grad for name, parameter in theirs.named_parameters()}
     )
     changed = [name for name, tensor in stored.items() if not tensor.equal(exported[name])]
+    fused = fused_experts(theirs, folder / "fused", source.config)
     return {
         "logits": distance(own_logits, their_logits),
         "spread": float(their_logits.std()),
@@ -76,7 +78,16 @@ def compare(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
         "not in ours": sorted(set(stored) - set(exported)),
         "not in theirs": sorted(set(exported) - set(stored)),
         "changed": changed,
+        "changed when fused": [n for n, tensor in stored.items() if not tensor.equal(fused[n])],
     }
+
+
+def fused_experts(theirs: Any, folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
+    """What ours makes of a folder in which transformers saved all experts of a layer as one."""
+    theirs.save_pretrained(folder, save_original_format=False)
+    (ours,) = build(config, LayoutConfig(processes=1), TRAINING)
+    load([ours], HuggingFaceFolder(folder))
+    return as_hugging_face(ours, config)
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""Look at everything that a run is given before anything costly starts."""

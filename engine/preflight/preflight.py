@@ -1,0 +1,42 @@
+"""Run every check of a run's inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from engine.config.reader.keys import KeyPath, dotted
+from engine.preflight import model_folder, served_model
+from engine.preflight.finding import Finding
+from engine.preflight.sections import Sections
+
+Check = Callable[[Sections], Iterable[Finding]]
+
+CHECKS: tuple[Check, ...] = (model_folder.check, served_model.check)
+"""Every check, in the order in which their findings are listed."""
+
+
+class Preflight:
+    """Looks at the inputs of a configuration; for ``engine.config.reader.loading.load``."""
+
+    def __init__(self, say: Callable[[str], None], checks: Iterable[Check] = CHECKS) -> None:
+        """Look at nothing yet.
+
+        Args:
+            say: told each warning, and what a check that takes long is doing.
+            checks: other checks than those of a run.
+        """
+        self._say, self._checks = say, tuple(checks)
+
+    def __call__(self, valid: Mapping[str, Any]) -> list[tuple[KeyPath, str]]:
+        """Return the key and the sentence of each problem; say the warnings.
+
+        Args:
+            valid: the top-level keys that are right by themselves.
+        """
+        sections = Sections(valid, self._say)
+        findings = [finding for check in self._checks for finding in check(sections)]
+        for one in findings:
+            if not one.refuses:
+                self._say(f"warning: {dotted(one.key)}: {one.says}")
+        return [(one.key, one.says) for one in findings if one.refuses]

@@ -1,0 +1,68 @@
+"""Read the header of a safetensors file, and see whether the file is whole; no torch.
+
+The format (https://github.com/huggingface/safetensors, "Format"): the header's length as eight
+bytes, little endian; the header, JSON; the tensors' bytes one after the other.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import RunError
+
+_LARGEST = 100_000_000  # bytes of a header, as in the library
+_POINTER = b"version https://git-lfs"
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor in a file, without its values.
+
+    Attributes:
+        dtype: safetensors' name for it, such as ``BF16``.
+        shape: sizes of its axes.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def read_header(file: Path) -> dict[str, StoredTensor]:
+    """Return the tensors that ``file`` holds, by name.
+
+    Raises:
+        RunError: it cannot be read, is cut off, or no safetensors file.
+    """
+    try:
+        return _read(file)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise RunError(f"model: {file} cannot be read as safetensors: {why}") from None
+
+
+def _read(file: Path) -> dict[str, StoredTensor]:
+    with file.open("rb") as stream:
+        start = stream.read(len(_POINTER))
+        if start == _POINTER:
+            raise ValueError("it is a pointer of Git LFS; fetch the weights with git lfs pull")
+        if len(start) < 8:
+            raise ValueError(f"it has {len(start)} bytes")
+        (length,) = struct.unpack("<Q", start[:8])
+        size = file.stat().st_size
+        if not 0 < length <= min(_LARGEST, size - 8):
+            raise ValueError(
+                f"its {size:,} bytes do not hold the header of {length:,} it begins with"
+            )
+        stream.seek(8)
+        header = json.loads(stream.read(length))
+    header.pop("__metadata__", None)
+    end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
+    if size != 8 + length + end:
+        raise ValueError(f"it has {size:,} bytes, its header asks for {8 + length + end:,}")
+    return {
+        name: StoredTensor(str(entry["dtype"]), tuple(map(int, entry["shape"])))
+        for name, entry in header.items()
+    }

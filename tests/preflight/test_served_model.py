@@ -1,0 +1,104 @@
+"""What servers could not sample, or would compute otherwise, is said before they start."""
+
+from __future__ import annotations
+
+import pytest
+from model_folders import BLOCK_FP8, DEEPSEEK, MIXTRAL, QWEN3, folder_of, tensors_of
+
+from engine.config.servers import ServersConfig
+from engine.config.training import TrainingConfig
+from engine.preflight import served_model
+from engine.preflight.sections import Sections
+
+SERVERS = ServersConfig(count=1, max_total_tokens=64)
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+
+
+def found(folder, dtype="float32", servers=SERVERS):
+    training = TrainingConfig(dtype=dtype, tokens_per_microbatch=8)
+    sections = {"model": folder, "training": training, "servers": servers}
+    return list(served_model.check(Sections(sections, print)))
+
+
+@pytest.fixture(autouse=True)
+def on_a_cpu(monkeypatch):
+    monkeypatch.setattr(served_model, "has_nvidia_device", lambda: False)
+
+
+def with_rope(config, **rope):
+    return {**config, "rope_scaling": rope}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        QWEN3,
+        MIXTRAL,
+        with_rope(QWEN3, **YARN),
+        with_rope(QWEN3, **YARN, attn_factor=0.8782488562869419),
+        with_rope(QWEN3, **YARN, mscale=0.7, mscale_all_dim=0.5),
+        with_rope(QWEN3, **YARN, mscale=0.7),
+        with_rope(QWEN3, **YARN, attention_factor=1.1386294361119891),
+        with_rope(QWEN3, rope_type="linear", factor=4.0),
+    ],
+)
+def test_what_servers_compute_alike_is_passed(tmp_path, config):
+    assert found(folder_of(tmp_path, config)) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (with_rope(MIXTRAL, **YARN), "leave out rope_type 'yarn'"),
+        (with_rope(QWEN3, rope_type="linear", factor=4), "want factor 4.0 for 4"),
+        (with_rope(QWEN3, **YARN, attention_factor=1.0), "write attn_factor 0.8782488563"),
+        (with_rope(QWEN3, **YARN, mscale=0.7, mscale_all_dim=0), "by 1.09704, the trainer"),
+        (with_rope(QWEN3, **YARN, extrapolation_factor=0.5), "extrapolation_factor"),
+        ({**QWEN3, "architectures": ["Qwen3ForSequenceClassification"], "num_labels": 1},
+         "expected a language model"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_no_server_does_is_refused(tmp_path, config, words, dtype):
+    (one,) = found(folder_of(tmp_path, config), dtype)
+    assert words in one.says and one.refuses
+
+
+def test_the_advice_is_right(tmp_path):
+    config = with_rope(QWEN3, **YARN, attn_factor=0.8782488563)
+    assert found(folder_of(tmp_path, config)) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (DEEPSEEK, "no latent attention"),
+        ({**QWEN3, "quantization_config": BLOCK_FP8}, "cannot compute in block FP8"),
+    ],
+)
+def test_what_a_cpu_cannot_do_is_refused_or_said(tmp_path, config, words, monkeypatch):
+    folder = folder_of(tmp_path, config)
+    (one,) = found(folder)
+    assert words in one.says and one.refuses
+    (meant_for_gpus,) = found(folder, "bfloat16")
+    assert words in meant_for_gpus.says and not meant_for_gpus.refuses
+    assert found(folder, servers=None) == []
+    monkeypatch.setattr(served_model, "has_nvidia_device", lambda: True)
+    assert found(folder) == []
+
+
+def test_fused_experts_are_trained_from_but_not_served(tmp_path):
+    tensors = tensors_of(MIXTRAL)
+    fused = {name: kind for name, kind in tensors.items() if "block_sparse_moe" not in name}
+    for layer in range(2):
+        block = f"model.layers.{layer}.mlp."
+        fused[f"{block}gate.weight"] = ("BF16", (4, 24))
+        fused[f"{block}experts.gate_up_proj"] = ("BF16", (4, 80, 24))
+        fused[f"{block}experts.down_proj"] = ("BF16", (4, 24, 40))
+    (one,) = found(folder_of(tmp_path, MIXTRAL, fused))
+    assert "saved as one tensor a layer" in one.says and "tools.convert" in one.says
+
+
+def test_a_folder_that_is_wrong_itself_is_told_by_its_own_check(tmp_path):
+    assert found(tmp_path) == []
+    assert found(folder_of(tmp_path, {**QWEN3, "model_type": "gpt2"}, {})) == []
