@@ -27,7 +27,7 @@ class Generator(Protocol):
     """Where groups come from; :class:`engine.servers.client.SamplingClient` in a run."""
 
     async def generate(self, prompt: Sequence[int], sampling: Sampling) -> list[Completion]:
-        """Return ``sampling.n`` completions within a limit of its own, or raise RunError."""
+        """Return ``sampling.n`` completions; RunError if its server dies or is silent."""
         ...
 
 

@@ -14,7 +14,10 @@ from pathlib import Path
 
 import pytest
 
-KERNELS_CHECK = Path(__file__).parent / "programs" / "kernels_check.py"
+from engine.servers.command import ServerPlace, server_command
+
+PROGRAMS = Path(__file__).parent / "programs"
+KERNELS_CHECK = PROGRAMS / "kernels_check.py"
 
 
 def run(*command: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -123,3 +126,12 @@ def test_attention_and_experts_equal_sglangs_own_on_random_batches():
         "experts": 12,
     }
     assert max(max(found) for found in differences.values()) < 5e-6
+
+
+@pytest.mark.slow
+def test_others_that_take_memory_meanwhile_stop_no_server_from_starting():
+    place = ServerPlace("127.0.0.1:1", "127.0.0.1:2")
+    command, _ = server_command(Path("/model"), place, tp=1, max_total_tokens=1, seed=1)
+    fraction = command[command.index("--mem-fraction-static") + 1]
+    done = run(str(PROGRAMS / "free_memory.py"), fraction, SGLANG_USE_CPU_ENGINE="1")
+    assert done.stdout.splitlines()[-1:] == [str(2**30)], done.stderr

@@ -2,8 +2,8 @@
 
 ``python stand_in_server.py PORT FOLDER``: FOLDER/version is the weight version it answers with,
 FOLDER/behaviours.json maps the last token of a prompt to what to do ("hang", "die", "abort",
-"slow SECONDS"; a server with a prompt that makes it "hang" does not say that it is healthy),
-FOLDER/asked.log gets one line per request: the prompt's last token.
+"slow SECONDS"), FOLDER/asked.log gets one line per request: the prompt's last token.
+Once a prompt has made it hang, it does not say that it is healthy either.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from aiohttp import web
 
 FOLDER = Path(sys.argv[2]) if __name__ == "__main__" else Path()
+HUNG_BY: set[str] = set()
 ANSWER = [3, 9, 9, 4, 5, 7, 6, 1]  # <think> w w </think> <answer> 7 </answer> <eos>
 
 
@@ -28,6 +29,7 @@ async def generate(request: web.Request) -> web.Response:
     mood, *detail = json.loads((FOLDER / "behaviours.json").read_text()).get(last, "well").split()
     version = (FOLDER / "version").read_text()
     if mood == "hang":
+        HUNG_BY.add(last)
         await asyncio.sleep(3600)
     if mood == "die":
         os._exit(1)
@@ -53,7 +55,8 @@ def answer(index: int, version: str, finish_reason: str) -> dict[str, object]:
 
 
 async def health(request: web.Request) -> web.Response:
-    if "hang" in json.loads((FOLDER / "behaviours.json").read_text()).values():
+    behaviours = json.loads((FOLDER / "behaviours.json").read_text())
+    if any(behaviours.get(last) == "hang" for last in HUNG_BY):
         await asyncio.sleep(3600)
     return web.Response()
 

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,11 @@ def test_a_whole_run_has_every_rollout_and_every_evaluation_at_its_version(run):
     sampler = run.start()
     run.train()
     assert ended(sampler, within=60) == 0
+    for store, step in (("rollouts", 0), ("rollouts", 2), ("evaluations", 3)):
+        with run.control.notice_of_step(store, step) as notice:  # the trainer need not look for it
+            begun = time.monotonic()
+            notice.pause(20)
+            assert time.monotonic() - begun < 10
     assert run.rollouts.steps() == [0, 1, 2]
     assert run.evaluations.steps() == [0, 2, 3]  # every 2 steps, and the last version
     asked = []

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
 from real_servers import real_servers
 
 from engine.errors import RunError
+from engine.platform.waiting import first_error_itself
 from engine.servers.client import Sampling, connect
 from engine.weights.push.disk import update_from_disk
 from tools.benchmarks.local_servers import RunningServer
@@ -19,7 +20,7 @@ from tools.benchmarks.tiny_model import tiny_qwen3_moe
 
 pytestmark = [pytest.mark.slow, pytest.mark.serial]
 
-LONG = Sampling(n=64, max_new_tokens=900, temperature=1.0, stop_token_ids=())
+LONG = Sampling(n=8, max_new_tokens=100, temperature=1.0, stop_token_ids=())
 
 
 @pytest.fixture(scope="module")
@@ -30,24 +31,44 @@ def started(tmp_path_factory) -> Iterator[list[RunningServer]]:
 
 
 async def generate_while(server: RunningServer, limit: float, disturb) -> None:
-    """Ask one server for a long group and ``disturb`` it in the middle."""
-    async with connect({server.name: server.url}, request_seconds=limit) as client:
-        asked = asyncio.create_task(client.generate([5, 6, 7], LONG))
-        await asyncio.sleep(0.5)
-        assert not asked.done()
-        disturb()
-        await asked
+    """Keep one server busy with long groups, and ``disturb`` it as soon as it has answered one."""
+    async with (
+        connect({server.name: server.url}, request_seconds=limit, in_flight=2) as client,
+        first_error_itself(),
+        asyncio.TaskGroup() as tasks,
+    ):
+        busy = asyncio.Event()
+
+        async def ask() -> None:
+            while True:  # whatever is faster, a request is running when the server is disturbed
+                await client.generate([5, 6, 7], LONG)
+                busy.set()
+
+        for _ in range(3):
+            tasks.create_task(ask())
+        tasks.create_task(disturb_when(busy, disturb))
+
+
+async def disturb_when(busy: asyncio.Event, disturb: Callable[[], None]) -> None:
+    await busy.wait()
+    disturb()
 
 
 @pytest.mark.parametrize("which", ["process", "scheduler"])
 def test_a_stopped_server_hangs_by_name_within_the_limit(started, which):
     server = started[0]
     stopped = getattr(server, which)
-    begun = time.monotonic()
+    begun = 0.0
+
+    def suspend() -> None:
+        nonlocal begun
+        begun = time.monotonic()
+        stopped.suspend()
+
     try:
         with pytest.raises(RunError, match=re.escape(f"server-0 ({server.url}) hangs")) as error:
-            asyncio.run(generate_while(server, 3.0, stopped.suspend))
-        assert "/generate within 3 s" in str(error.value)
+            asyncio.run(generate_while(server, 3.0, suspend))
+        assert "/generate or /health within 3 s" in str(error.value)
         with pytest.raises(RunError, match=r"server-0 .* hangs: no answer to /update_weights"):
             update_from_disk({server.name: server.url}, server.log.parent, 1, limit_seconds=2.0)
         assert time.monotonic() - begun < 8

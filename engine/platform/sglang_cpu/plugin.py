@@ -56,6 +56,7 @@ def _attention(runner: Any) -> Any:
     for hooked in fused_moe_native.moe_forward_native, common.support_triton:
         if not hasattr(hooked, "__wrapped__"):
             raise RuntimeError(f"SGLang did not apply our hook to {hooked.__name__}; see its log")
+    _freeze()  # the model and what it was loaded with
     return BatchedAttention(runner)
 
 
@@ -64,12 +65,19 @@ def _fork(result: Any, server_args: Any) -> None:
 
     SGLang spawns because a CUDA context does not survive a fork. Without one, spawning only means
     that torch and every model are imported three times: 20 s of CPU time per server instead of 9.
-    What was imported is here to stay: the garbage collector need not walk it, 0.4 s each time that
-    SGLang flushes its caches, and the processes go on sharing its memory.
+    The processes go on sharing the memory of what was imported.
+    """
+    _freeze()
+    multiprocessing.set_start_method("fork", force=True)
+
+
+def _freeze() -> None:
+    """Keep the garbage collector from walking what is here to stay.
+
+    SGLang collects each time that it flushes its caches, after every push: 0.4 s without this.
     """
     gc.collect()
     gc.freeze()
-    multiprocessing.set_start_method("fork", force=True)
 
 
 def _support_triton(original: Callable[[str], bool], backend: str) -> bool:
