@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from launchers.last_words import is_consequence
+from launchers.last_words import is_consequence, last_words, shut_itself_down
 from launchers.process_tree import signal_name
 
 # How a process ends when something else has failed: gloo and NCCL abort when a peer is gone.
@@ -68,6 +68,18 @@ class Death:
     def is_consequence(self) -> bool:
         """Whether its own words say only that another process is gone."""
         return is_consequence(self.words)
+
+
+def with_words(death: Death, lines: Sequence[str]) -> Death:
+    """Add what the process said itself; of one that was killed in mid-work nothing counts.
+
+    Args:
+        lines: of its log, see :func:`launchers.log_tail.latest`.
+    """
+    itself = death.code < 0 and shut_itself_down(lines)
+    killed = death.code == -signal.SIGKILL and not itself
+    words = None if killed else last_words(lines)
+    return replace(death, words=words, shut_itself_down=itself)
 
 
 def root_cause(deaths: Sequence[Death]) -> Death:

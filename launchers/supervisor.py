@@ -13,16 +13,15 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import RunError
 from engine.platform.files import open_to_append
 from engine.platform.parent_death import die_with_parent
 from launchers import log_tail, process_tree
-from launchers.failure import Death, root_cause
+from launchers.failure import Death, root_cause, with_words
 from launchers.guardian import GUARDIAN_DIED, STOP_SIGNALS, WAITED_SIGNALS
-from launchers.last_words import last_words, shut_itself_down
 from launchers.process import Process
 
 SETTLE_SECONDS = 1.0  # after a bad death, to see what else has died and find the cause
@@ -155,12 +154,7 @@ class Supervisor:
                 return Stopped(signum)
 
     def _with_words(self, death: Death) -> Death:
-        """Add what the process said itself; of one that was killed in mid-work nothing counts."""
-        lines = log_tail.latest(self.log_of(death.name))
-        itself = death.code < 0 and shut_itself_down(lines)
-        killed = death.code == -signal.SIGKILL and not itself
-        words = None if killed else last_words(lines)
-        return replace(death, words=words, shut_itself_down=itself)
+        return with_words(death, log_tail.latest(self.log_of(death.name)))
 
     def _stop(self, at_once: bool) -> None:
         """Send SIGTERM to every process group, and SIGKILL to what runs after the grace period.
