@@ -74,11 +74,12 @@ def with_words(death: Death, lines: Sequence[str]) -> Death:
     """Add what the process said itself; of one that was killed in mid-work nothing counts.
 
     Args:
-        lines: of its log, of its latest start.
+        lines: of its log, see :func:`launchers.log_tail.latest`.
     """
     itself = death.code < 0 and shut_itself_down(lines)
     killed = death.code == -signal.SIGKILL and not itself
-    return replace(death, words=None if killed else last_words(lines), shut_itself_down=itself)
+    words = None if killed else last_words(lines)
+    return replace(death, words=words, shut_itself_down=itself)
 
 
 def root_cause(deaths: Sequence[Death]) -> Death:

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from launchers.failure import Death, root_cause, sentence
+from launchers.failure import Death, root_cause, sentence, with_words
 
 GLOO = "RuntimeError: [gloo/transport/tcp/pair.cc:553] Connection closed by peer [10.0.0.7]:4998."
 
@@ -50,6 +50,15 @@ def test_who_only_lost_another_goes_behind_who_has_a_reason_of_its_own(symptom):
     assert noticed.is_consequence and not failed.is_consequence
     assert root_cause([noticed, failed]) is failed
     assert root_cause([noticed]) is noticed
+
+
+def test_of_a_process_that_was_killed_no_earlier_word_counts():
+    lines = ["Traceback (most recent call last):", "ValueError: was caught"]
+    assert with_words(death("trainer-0", -signal.SIGKILL, 3.0), lines).words is None
+    assert with_words(death("trainer-0", 1, 3.0), lines).words == "ValueError: was caught"
+    lines.append("kill_process_tree called: parent_pid=4, include_parent=True, pid=4")
+    server = with_words(death("server-0", -signal.SIGKILL, 3.0, service=True), lines)
+    assert server.shut_itself_down and server.words == "ValueError: was caught"
 
 
 def test_processes_that_ended_well_are_not_blamed():

@@ -241,8 +241,9 @@ def test_a_used_port_is_refused_before_anything_starts(start: Start, run_dir: Pa
 
 def test_fewer_steps_than_were_made_are_refused_before_anything_starts(start: Start, run_dir: Path):
     (run_dir / "checkpoints" / "000009").mkdir(parents=True)
+    (run_dir / "launcher.lock").touch()
     run = start({"trainer": ["sleep"]}, {}, "steps=8")
-    assert run.wait(10) == 1
+    assert run.wait(LIMIT) == 1
     assert run.output.startswith("error: steps: 8 are asked for, but the run in")
     assert not (run_dir / "logs").exists()
 
