@@ -21,7 +21,7 @@ from typing import Never
 
 from engine.platform.parent_death import become_subreaper, die_with_parent
 from launchers import process_tree
-from launchers.failure import signal_name
+from launchers.process_tree import signal_name
 
 STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 GUARDIAN_DIED = signal.SIGUSR2

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -26,13 +27,14 @@ from engine.run import result
 from engine.run.roles import Role
 from engine.run.steps_made import check_steps
 from launchers import log_tail, run_folder
-from launchers.failure import Death, sentence
+from launchers.failure import Death, Shortage, sentence
 from launchers.guardian import GUARDIAN_DIED, run_guarded
+from launchers.last_words import last_words
 from launchers.machine import check_machine, count_gpus
+from launchers.memory_kills import count_memory_kills
 from launchers.placing import place
 from launchers.ports import LoopbackPorts
 from launchers.process import Process
-from launchers.process_tree import out_of_memory_kills
 from launchers.supervisor import Ending, Failed, Finished, Stopped, Supervisor
 
 _GOES_ON = "the next start of the same command goes on from the last checkpoint"
@@ -122,12 +124,13 @@ def _parser() -> argparse.ArgumentParser:
 def _supervise(processes: Sequence[Process], logs: Path) -> int:
     """Run ``processes`` to their end, say how it went, and return the exit status."""
     supervisor = Supervisor(logs)
-    kills_before = out_of_memory_kills()
+    before = count_memory_kills()
     try:
         ending = supervisor.run(processes, _announce)
         for survivor in supervisor.survivors:
             _say(f"{survivor} does not end, not even by SIGKILL: it hangs in the kernel")
-        return _report(ending, logs, out_of_memory_kills() > kills_before)
+        shortage = count_memory_kills().since(before)
+        return _report(ending, logs, [process.name for process in processes], shortage)
     except RunError as error:
         return _fail(str(error))
 
@@ -141,7 +144,7 @@ def _announce(ending: Ending) -> None:
             _say(f"{cause.name} has ended; stopping the other processes")
 
 
-def _report(ending: Ending, logs: Path, memory_ran_out: bool) -> int:
+def _report(ending: Ending, logs: Path, names: Sequence[str], shortage: Shortage | None) -> int:
     match ending:
         case Finished():
             return 0
@@ -151,17 +154,24 @@ def _report(ending: Ending, logs: Path, memory_ran_out: bool) -> int:
             return 128 + signum
         case Failed(cause, others):
             for death in others:
-                _say(f"also ended: {_explain(death, logs, memory_ran_out)}")
+                _say(f"also ended: {sentence(death, shortage)}")
             log = logs / f"{cause.name}.log"
             lines = log_tail.tail(log)
             _say(f"all processes are stopped; the end of {log}:")
             print("".join(f"    {line}\n" for line in lines), end="", file=sys.stderr)
-            return _fail(f"{_explain(cause, logs, memory_ran_out)} (log: {log})")
+            said = _words_of_accused(cause, logs, names)
+            return _fail(f"{sentence(cause, shortage, said)} (log: {log})")
 
 
-def _explain(death: Death, logs: Path, memory_ran_out: bool) -> str:
-    words = log_tail.last_words(log_tail.tail(logs / f"{death.name}.log"))
-    return sentence(death, words, memory_ran_out)
+def _words_of_accused(cause: Death, logs: Path, names: Sequence[str]) -> dict[str, str]:
+    """Return the last words of the processes that the words of ``cause`` name, by name."""
+    accused = [
+        name
+        for name in names
+        if name != cause.name and re.search(rf"\b{re.escape(name)}\b", cause.words or "")
+    ]
+    said = {name: last_words(log_tail.latest(logs / f"{name}.log")) for name in accused}
+    return {name: words for name, words in said.items() if words}
 
 
 def _fail(message: str) -> int:

@@ -1,15 +1,13 @@
-"""Read the end of a process's log, and find the reason for its end there."""
+"""Read the end of a process's log."""
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 _HEADER = "=== start of "
-_READ_BYTES = 64 * 1024  # enough for any tail, however large the log has grown
-_EXCEPTION = re.compile(r"[\w.]+(Error|Exception): ")
+_READ_BYTES = 256 * 1024  # with any traceback, however large the log has grown
 _LONGEST_LINE = 500  # characters; SGLang prints all its arguments in one line of 15,000
 
 
@@ -18,8 +16,8 @@ def header(name: str, command: Sequence[str]) -> str:
     return f"{_HEADER}{name} at {time.strftime('%Y-%m-%d %H:%M:%S')}: {' '.join(command)}\n"
 
 
-def tail(log: Path, lines: int = 20) -> list[str]:
-    """Return the last ``lines`` lines that the latest start wrote to ``log``; [] without a log.
+def latest(log: Path) -> list[str]:
+    """Return the lines that the latest start wrote to ``log``, of a long log the last; [] without.
 
     Of a line that a progress bar has overwritten with carriage returns only the last state counts.
     """
@@ -32,23 +30,16 @@ def tail(log: Path, lines: int = 20) -> list[str]:
         return []
     found = [line.rstrip().rsplit("\r", 1)[-1] for line in text.split("\n")]
     starts = [index for index, line in enumerate(found) if line.startswith(_HEADER)]
-    latest = found[starts[-1] + 1 :] if starts else found
-    while latest and not latest[-1]:
-        latest.pop()
-    return [_shortened(line) for line in latest[-lines:]]
+    lines = found[starts[-1] + 1 :] if starts else found
+    while lines and not lines[-1]:
+        lines.pop()
+    return [_shortened(line) for line in lines]
+
+
+def tail(log: Path, lines: int = 20) -> list[str]:
+    """Return the last ``lines`` of :func:`latest`."""
+    return latest(log)[-lines:]
 
 
 def _shortened(line: str) -> str:
     return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]} ..."
-
-
-def last_words(lines: Sequence[str]) -> str | None:
-    """Return the reason that a process itself named for its end, if ``lines`` of its log have it.
-
-    The last ``error: ...`` line, as ``engine.errors.clear_errors`` prints it; without one, the last
-    line of the last traceback.
-    """
-    for line in reversed(lines):
-        if line.startswith("error: "):
-            return line.removeprefix("error: ")
-    return next((line for line in reversed(lines) if _EXCEPTION.match(line)), None)

@@ -12,7 +12,6 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import psutil
 
@@ -59,13 +58,9 @@ def _describe(process: psutil.Process) -> str:
         return f"pid {process.pid}"
 
 
-def out_of_memory_kills() -> int:
-    """Return how often the kernel has killed a process for want of memory since it started.
-
-    0 where it does not say.
-    """
+def signal_name(number: int) -> str:
+    """Return ``SIGKILL`` for 9; "signal 40" for a real-time signal, which has no name."""
     try:
-        counters = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
-        return int(counters.get("oom_kill", 0))
-    except (OSError, ValueError):
-        return 0
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

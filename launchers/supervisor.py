@@ -20,11 +20,12 @@ from engine.errors import RunError
 from engine.platform.files import open_to_append
 from engine.platform.parent_death import die_with_parent
 from launchers import log_tail, process_tree
-from launchers.failure import Death, root_cause
+from launchers.failure import Death, root_cause, with_words
 from launchers.guardian import GUARDIAN_DIED, STOP_SIGNALS, WAITED_SIGNALS
 from launchers.process import Process
 
 SETTLE_SECONDS = 1.0  # after a bad death, to see what else has died and find the cause
+CAUSE_SECONDS = 2.0  # more, where all that have died only say that another process is gone
 GRACE_SECONDS = 3.0  # between SIGTERM and SIGKILL
 KILL_SECONDS = 4.0  # for SIGKILL to take effect
 
@@ -141,13 +142,19 @@ class Supervisor:
                 return self._diagnose()
 
     def _diagnose(self) -> Ending:
-        deadline = time.monotonic() + SETTLE_SECONDS
-        while (left := deadline - time.monotonic()) > 0:
-            if signum := self._wait(left):
+        settled = time.monotonic() + SETTLE_SECONDS
+        latest = settled + CAUSE_SECONDS
+        while True:
+            now = time.monotonic()
+            bad = [self._with_words(death) for death in self._deaths() if death.bad]
+            cause = root_cause(bad)
+            if now >= latest or (now >= settled and not cause.is_consequence):
+                return Failed(cause, tuple(death for death in bad if death is not cause))
+            if signum := self._wait((settled if now < settled else latest) - now):
                 return Stopped(signum)
-        bad = [death for death in self._deaths() if death.bad]
-        cause = root_cause(bad)
-        return Failed(cause, tuple(death for death in bad if death is not cause))
+
+    def _with_words(self, death: Death) -> Death:
+        return with_words(death, log_tail.latest(self.log_of(death.name)))
 
     def _stop(self, at_once: bool) -> None:
         """Send SIGTERM to every process group, and SIGKILL to what runs after the grace period.

@@ -139,7 +139,7 @@ def _record_file(file: Path, info: ValidationInfo) -> Path:
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"expected JSON in {file}, found: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"expected a JSON object in {file}, found {type(content).__name__}")

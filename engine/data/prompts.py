@@ -6,23 +6,13 @@ that is resumed, or laid out over other processes, asks the same questions at th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 
+from engine.data.prompt_file import Prompt, PromptFile, read_prompt_file
 from engine.errors import RunError
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """One question: ``prompt`` is its text before any template, ``answer`` the reference answer."""
-
-    id: str
-    prompt: str
-    answer: str
 
 
 class PromptSet:
@@ -84,34 +74,15 @@ def _by_hash(prompts: Iterable[Prompt], salt: str) -> list[Prompt]:
     return sorted(prompts, key=lambda prompt: blake2b(prompt.id.encode(), key=key).digest())
 
 
-def read_prompts(path: Path) -> list[Prompt]:
-    """Read and check a prompt file; see :meth:`PromptSet.load`."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise RunError(f"{path}: cannot read the prompt set ({error.strerror})") from error
-    prompts: list[Prompt] = []
-    line_of_id: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        prompt = _parse(line, where=f"{path}, line {number}")
-        first = line_of_id.setdefault(prompt.id, number)
-        if first != number:
-            raise RunError(f"{path}, line {number}: id {prompt.id!r} is that of line {first}")
-        prompts.append(prompt)
-    return prompts
+def read_prompts(path: Path) -> tuple[Prompt, ...]:
+    """Return the prompts of a file in which every line is right; see :meth:`PromptSet.load`."""
+    return right_prompts(read_prompt_file(path))
 
 
-def _parse(line: bytes, *, where: str) -> Prompt:
-    try:
-        record = json.loads(line)
-    except ValueError as error:  # not UTF-8, or not JSON
-        raise RunError(f"{where}: expected a JSON object, found {line[:60]!r}") from error
-    if not isinstance(record, dict):
-        raise RunError(f"{where}: expected a JSON object, found {line[:60]!r}")
-    for key in ("id", "prompt", "answer"):
-        if key not in record:
-            raise RunError(f"{where}: key {key!r} is missing; id, prompt and answer are needed")
-        value = record[key]
-        if not isinstance(value, str) or not value.strip():
-            raise RunError(f"{where}: {key!r} must be a text that is not empty, found {value!r}")
-    return Prompt(record["id"], record["prompt"], record["answer"])
+def right_prompts(file: PromptFile) -> tuple[Prompt, ...]:
+    """Return all prompts of ``file``; RunError with file and line if a line is wrong."""
+    if file.problems:
+        first, more = file.problems[0], len(file.problems) - 1
+        others = f" ({more} more lines are wrong)" if more else ""
+        raise RunError(f"{file.path}, line {first.line}: {first.says}{others}")
+    return file.prompts

@@ -12,7 +12,7 @@ The rules, each held by a test:
 - Prompt and response are tokenized each by itself, because that is what the model meets: the
   prompt's tokens are fixed when it begins to answer, and no token spans the border.
 - The ending token is the first one that the template writes after an answer and that ends a
-  response (``eos_token_id``); the first of ``eos_token_id`` where there is none. An answer that
+  response (``Tokenizer.eos_ids``); the main one of these where there is none. An answer that
   ends with such a token keeps it; one that has it in the middle is refused.
 """
 

@@ -86,9 +86,10 @@ def _know_tokens(
     """
     known = {token.content: token for token in backend.get_added_tokens_decoder().values()}
     ends = {settings.named.get("bos_token"), settings.named.get("eos_token")}
-    for token in (*settings.numbered, *settings.special):
-        before = known.get(token.content)
-        if before is not None and (token in settings.special or repr(token) == repr(before)):
+    # A numbered token says how it is found in a text even of one that is known, others do not.
+    numbered = [one for one in settings.numbered if repr(one) != repr(known.get(one.content))]
+    for token in (*numbered, *settings.special):
+        if token.content in known and not any(token is one for one in numbered):
             continue
         if backend.token_to_id(token.content) is None:
             free = backend.get_vocab_size(with_added_tokens=True)

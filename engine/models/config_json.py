@@ -6,6 +6,7 @@ A key with null says as much as a missing one. The dtype of the weights stands u
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,15 +49,18 @@ _NUMBERS = (
     "aux_loss_alpha",
 )
 _SWITCHES = ("tie_word_embeddings", "norm_topk_prob", "attention_bias", "use_qk_norm")
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+"""Names for one number: families publish one of them, and transformers takes another for it."""
 _DTYPE_KEYS = ("dtype", "torch_dtype")
+_LONGEST = 60  # characters of a value in a message
 
 
 def without_nulls(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``config`` without the keys that say nothing, and with what Llama may leave out.
 
     Raises:
-        RunError: a size is no whole number, another number none, or a switch neither true nor
-            false.
+        RunError: a size is no whole number, another number none, a switch neither true nor false,
+            or the number of experts stands there twice and differs.
     """
     said = {k: v for k, v in config.items() if v is not None or k == _NULL_SAYS_SOMETHING}
     for keys, kinds, expected in (
@@ -67,9 +71,13 @@ def without_nulls(config: Mapping[str, Any]) -> dict[str, Any]:
         for key in keys:
             value = said.get(key)
             if value is not None and not _is_one(value, kinds):
-                raise RunError(f"model: config.json has {key} {value!r}, expected {expected}")
+                raise RunError(f"model: config.json has {key} {quoted(value)}, expected {expected}")
             if keys is _COUNTS and value is not None and value < (key not in _ZERO_TOO):
                 raise RunError(f"model: config.json has {key} {value}, expected at least 1")
+    counts = {key: said[key] for key in _EXPERTS if key in said}
+    if len(set(counts.values())) > 1:
+        both = " and ".join(f"{key} {count}" for key, count in counts.items())
+        raise RunError(f"model: config.json has {both}, expected one number of experts")
     if said.get("model_type") == "llama" and "num_attention_heads" in said:
         said.setdefault("num_key_value_heads", said["num_attention_heads"])  # Llama 1, and 2 at 7B
     return said
@@ -77,7 +85,15 @@ def without_nulls(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_one(value: Any, kinds: tuple[type, ...]) -> bool:
     """Return whether ``value`` is of ``kinds``; to Python true and false are integers as well."""
-    return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        return False
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def quoted(value: Any) -> str:
+    """Return ``value`` as a message repeats it: no more than its beginning."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def dtype_name(config: Mapping[str, Any]) -> str | None:

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from engine.errors import RunError
+from engine.models.config_json import quoted
 from engine.models.sequence_classifier import as_built
 from engine.models.weight_rules import Rule
 
@@ -74,12 +75,12 @@ def family_of(config: HuggingFaceConfig) -> Family:
         RunError: no family here has its ``model_type``.
     """
     model_type = config.get("model_type")
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
         if model_type is None:
             raise RunError(f"model: config.json has no model_type; known are: {known}")
         raise RunError(
-            f"model: config.json says model_type {str(model_type)[:60]!r}; known are: {known}"
+            f"model: config.json says model_type {quoted(model_type)}; known are: {known}"
         )
     family: Family = import_module(FAMILIES[model_type]).FAMILY
     return replace(
@@ -93,27 +94,38 @@ def _naming_keys(of: Callable[[HuggingFaceConfig], Any]) -> Callable[[HuggingFac
     """Return ``of`` with a RunError for the keys that it, or every family, misses in a config."""
 
     def named(config: HuggingFaceConfig) -> Any:
-        config = as_built(config)
-        missing = [key for key in _EVERYWHERE if key not in config]
-        while True:
-            try:
-                found = of({**config, **dict.fromkeys(missing, 1)})
-            except KeyError as error:
-                if error.args[0] in missing:  # not where the 1 stands in for it
-                    break
-                missing.append(error.args[0])
-                continue
-            except (RunError, ValueError, TypeError, ArithmeticError):
-                if not missing:
-                    raise
-                break  # it may be the 1 that is wrong
-            if not missing:
-                return found
-            break
-        keys = ", ".join(map(repr, missing))
-        raise RunError(f"model: config.json lacks the key{'s' * (len(missing) > 1)} {keys}")
+        found, missing = _told(of, as_built(config))
+        if missing:
+            keys = ", ".join(map(repr, missing))
+            raise RunError(f"model: config.json lacks the key{'s' * (len(missing) > 1)} {keys}")
+        return found
 
     return named
+
+
+def _told(
+    of: Callable[[HuggingFaceConfig], Any], config: HuggingFaceConfig
+) -> tuple[Any, list[str]]:
+    """Return what ``of`` makes of ``config``, and the keys that it misses.
+
+    To find the next one, a 1 stands in for each that is missing.
+
+    Raises:
+        RunError: ``of`` does, of a config that lacks no key.
+    """
+    missing = [key for key in _EVERYWHERE if key not in config]
+    while True:
+        try:
+            return of({**config, **dict.fromkeys(missing, 1)}), missing
+        except KeyError as error:
+            key = str(error.args[0])
+            if key in missing:  # it stands elsewhere: inside of rotary settings
+                return None, missing
+            missing.append(key)
+        except (RunError, ValueError, TypeError, ArithmeticError):
+            if not missing:
+                raise
+            return None, missing  # it may well be the 1 that is wrong
 
 
 def check_expressed(config: HuggingFaceConfig, known: Mapping[str, Any]) -> None:
@@ -124,5 +136,7 @@ def check_expressed(config: HuggingFaceConfig, known: Mapping[str, Any]) -> None
     """
     others = [key for key, value in known.items() if config.get(key, value) not in (value, None)]
     if others:
-        said = "; ".join(f"{key} {config[key]!r}, only {known[key]!r} is known" for key in others)
+        said = "; ".join(
+            f"{key} {quoted(config[key])}, only {known[key]!r} is known" for key in others
+        )
         raise RunError(f"model: config.json has {said}")

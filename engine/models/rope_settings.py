@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.errors import RunError
+from engine.models.config_json import quoted
 
 GROUPED = ("default", "linear", "llama3", "yarn")
 """Values of ``rope_type`` for which there are frequencies: ``engine.models.rope``."""
@@ -62,7 +63,7 @@ def rope_settings(
     kind = settings["rope_type"]
     if kind not in known:
         raise RunError(
-            f"model: config.json has rope_type {kind!r}, its family knows {', '.join(known)}"
+            f"model: config.json has rope_type {quoted(kind)}, its family knows {', '.join(known)}"
         )
     for key in ("rope_theta", *_NEEDED.get(kind, ())):
         if key not in settings:
@@ -114,7 +115,7 @@ def _settings_of(config: Mapping[str, Any], key: str) -> dict[str, Any]:
     found = config.get(key) or {}
     if not isinstance(found, Mapping) or any(isinstance(v, Mapping) for v in found.values()):
         raise RunError(
-            f"model: config.json has {key} {_short(found)}, expected one set of settings, "
+            f"model: config.json has {key} {quoted(found)}, expected one set of settings, "
             "the same for all layers"
         )
     # transformers takes truncate to be false where it is null, true where it is missing.
@@ -123,8 +124,8 @@ def _settings_of(config: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 def _two_values(key: str, outside: Any, inside: Any) -> RunError:
     return RunError(
-        f"model: config.json has {key} {_short(outside)} and, inside its rotary settings, "
-        f"{_short(inside)}: expected one of the two"
+        f"model: config.json has {key} {quoted(outside)} and, inside its rotary settings, "
+        f"{quoted(inside)}: expected one of the two"
     )
 
 
@@ -137,19 +138,14 @@ def _check_numbers(settings: Mapping[str, Any]) -> None:
         least = _LEAST.get(key, _TINY)
         if not is_number or not least <= value < math.inf:
             raise RunError(
-                f"model: config.json has {key} {_short(value)} in its rotary settings, expected "
+                f"model: config.json has {key} {quoted(value)} in its rotary settings, expected "
                 f"{'a positive number' if least == _TINY else f'at least {least:g}'}"
             )
     if not isinstance(settings.get("truncate", True), bool):
         raise RunError(
-            f"model: config.json has truncate {_short(settings['truncate'])} in its rotary "
+            f"model: config.json has truncate {quoted(settings['truncate'])} in its rotary "
             "settings, expected true or false"
         )
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def attention_factor(settings: Mapping[str, Any]) -> float:

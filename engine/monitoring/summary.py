@@ -85,15 +85,14 @@ def summarize(
     """Return the content of summary.json; of every reward ``base_<name>`` and ``final_<name>``.
 
     Args:
-        lines: those of metrics.jsonl; one that is neither timed nor replayed is no step (the last
-            evaluation comes after the last step). Time and speed are of the timed ones alone.
-            How GPUs were used is the mean over steps, None where no line tells.
+        lines: those of metrics.jsonl; time and speed are of those that have seconds: replayed steps
+            have none, nor has the last evaluation, which comes after the last step. How GPUs were
+            used is the mean over steps, None where no line tells.
         base: the evaluation before the first update; None where there is none to compare with.
         final: the evaluation after the last one.
         seed: the run's.
     """
     timed = [line for line in lines if line.get(names.STEP_SECONDS) is not None]
-    replayed = sum(names.REPLAYED in line for line in lines)
     seconds = sum(line[names.STEP_SECONDS] for line in timed)
     tokens = sum(line.get(names.RESPONSE_TOKENS) or 0 for line in timed)
     utilisation = {
@@ -116,8 +115,8 @@ def summarize(
         "base_response_length": base.response_length if base else None,
         "final_response_length": final.response_length,
         "evaluation_problems": final.problems,
-        "steps": len(timed) + replayed,
-        "replayed_steps": replayed,
+        "steps": final.version,
+        "replayed_steps": sum(names.REPLAYED in line for line in lines),
         "seconds": round(seconds, 3),
         "seconds_by_phase": seconds_by_phase(timed),
         "tokens_per_second": tokens / seconds if seconds else None,

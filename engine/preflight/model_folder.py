@@ -24,7 +24,6 @@ from engine.weights.tensor_maps import MapKey, check_folder, maps_of_folder, sha
 T = TypeVar("T")
 
 MODEL: KeyPath = ("model",)
-TOKENIZER = "tokenizer.json"
 
 _SHOWN = 5  # problems of one kind; a folder that is wrong in all of its tensors says no more in 500
 _PLAIN = ("F32", "BF16", "F16")
@@ -45,7 +44,7 @@ def _config_alone(file: Path) -> Iterator[str]:
     """Yield the problems of a ``config.json`` without weights, for a run that draws them."""
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # told by the key itself
+    except (OSError, ValueError, RecursionError):  # told by the key itself
         return
     if isinstance(config, dict):
         yield from _refusal(lambda: tensor_infos(config))
@@ -62,7 +61,6 @@ def _folder(path: Path) -> Iterator[str]:
     yield from [refused] if refused else []
     yield from _refusal(lambda: folder.quantised)
     yield from _weights(folder, infos)
-    yield from _tokenizer(path)
 
 
 def _weights(folder: StoredFolder, infos: list[TensorInfo] | None) -> Iterator[str]:
@@ -112,23 +110,6 @@ def _scale_problems(
     wanted = quantisation.grid(shape, quantised.block) if len(shape) == 2 else None
     if (found := folder.in_header(scale).shape) != wanted:
         yield f"{scale} has shape {found}; weight_block_size in config.json asks for {wanted}"
-
-
-def _tokenizer(path: Path) -> Iterator[str]:
-    if (path / TOKENIZER).is_file():
-        return
-    others = [
-        name
-        for name in ("tokenizer.model", "tiktoken.model", "vocab.json", "vocab.txt")
-        if (path / name).is_file()
-    ]
-    way_out = (
-        f"; it holds {others[0]}: write a {TOKENIZER} with transformers "
-        "(AutoTokenizer.from_pretrained, then save_pretrained)"
-        if others
-        else ""
-    )
-    yield f"expected {TOKENIZER} in {path}, found none{way_out}"
 
 
 def _tried(action: Callable[[], T]) -> tuple[T | None, str | None]:

@@ -6,13 +6,18 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from engine.config.reader.keys import KeyPath, dotted
-from engine.preflight import model_folder, served_model
+from engine.preflight import model_folder, prompt_sets, served_model, tokenizer
 from engine.preflight.finding import Finding
 from engine.preflight.sections import Sections
 
 Check = Callable[[Sections], Iterable[Finding]]
 
-CHECKS: tuple[Check, ...] = (model_folder.check, served_model.check)
+CHECKS: tuple[Check, ...] = (
+    model_folder.check,
+    tokenizer.check,
+    served_model.check,
+    prompt_sets.check,
+)
 """Every check, in the order in which their findings are listed."""
 
 

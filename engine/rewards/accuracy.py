@@ -45,6 +45,13 @@ class AccuracyReward(Reward):
         if self._pool is not None:
             await self._pool.close()
 
+    def hopeless(self, asked: str, reference: str) -> str | None:
+        """See :class:`Reward`: a whole solution as GSM8K has it is equal to no answer."""
+        _, marked, final = reference.rpartition("####")
+        if not marked:
+            return None
+        return f"the reference is a whole solution; expected what is behind ####: {final.strip()!r}"
+
     async def score(self, answer: Answer) -> Score:
         """Return the verdict, from a worker where reading does not settle it.
 

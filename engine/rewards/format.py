@@ -15,6 +15,12 @@ _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 class FormatReward(Reward):
     """Is the answer ``<think>...</think><answer>...</answer>``, and nothing else?"""
 
+    def hopeless(self, asked: str, reference: str) -> str | None:
+        """See :class:`Reward`: a prompt that opens the reasoning leaves no tag to be written."""
+        if not asked.rstrip().endswith("<think>"):
+            return None
+        return "the prompt itself ends with <think>, which the answer has to begin with"
+
     async def score(self, answer: Answer) -> Score:
         """Return right or wrong, see :func:`score_format`."""
         return score_format(answer.response)

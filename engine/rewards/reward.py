@@ -36,6 +36,17 @@ class Reward(Section):
     async def __aexit__(self, *exception: object) -> None:
         return None
 
+    def hopeless(self, asked: str, reference: str) -> str | None:
+        """Return why no answer to a prompt can earn this reward; None where one may.
+
+        Asked before a run, of every problem: by reading alone, in microseconds.
+
+        Args:
+            asked: the whole prompt, template included.
+            reference: the reference answer of the problem.
+        """
+        return None
+
     @abstractmethod
     async def score(self, answer: Answer) -> Score:
         """Return the verdict on one answer, before the weight.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pyarrow.compute as pc
 
-from engine.data.prompts import Prompt, PromptSet
-from engine.data.templates import apply_template
+from engine.data.prompt_file import Prompt
+from engine.data.prompt_tokens import TokenizedPrompts
 from engine.data.tokenizer import Tokenizer
 from engine.errors import RunError
 from engine.platform.waiting import wait_for_async
@@ -34,13 +35,21 @@ class Work:
     def __init__(self, plan: SamplerPlan, tokenizer: Tokenizer) -> None:
         self._plan = plan
         self._tokenizer = tokenizer
-        self._train = PromptSet.load(plan.prompts.train, seed=plan.seed)
-        held_out = PromptSet.load(plan.prompts.held_out, seed=plan.seed)
-        self._held_out = self._requests(held_out.fixed_subset(plan.evaluation.prompts))
+        self._train = self._load(plan.prompts.train)
+        held_out = self._load(plan.prompts.held_out)
+        asked = held_out.set.fixed_subset(plan.evaluation.prompts)
+        self._held_out = _requests(held_out, asked)
         self._rollouts = RolloutStore(plan.run_dir / "rollouts")
         self._evaluations = RolloutStore(plan.run_dir / "evaluations")
         self._lineage: Lineage | None = None
         self._first = 0
+
+    def _load(self, file: Path) -> TokenizedPrompts:
+        plan, say = self._plan, _log.info
+        model, template = plan.model, plan.prompts.template
+        return TokenizedPrompts.load(
+            file, model, template, self._tokenizer, seed=plan.seed, say=say
+        )
 
     def begin(self, lineage: Lineage) -> None:
         """Take what the steps of this start have to be made by, from its first step on."""
@@ -117,8 +126,8 @@ class Work:
             stop_token_ids=self._tokenizer.eos_ids,
         )
         self._begin(self._rollouts, "rollout", lineage, lineage.rollout())
-        prompts = self._train.take(place.prompts, rollout.prompts_per_step)
-        requests = self._requests(prompts)
+        prompts = self._train.set.take(place.prompts, rollout.prompts_per_step)
+        requests = _requests(self._train, prompts)
         step = place.version
         await self._wait_for_weights(control, say, step)  # all else is ready by then
         summary = await collector.collect(self._rollouts, step, requests, sampling, version=step)
@@ -163,17 +172,17 @@ class Work:
             store.discard(step)
         store.begin(step, made_by)
 
-    def _requests(self, prompts: Sequence[Prompt]) -> list[GroupRequest]:
-        template, encode = self._plan.prompts.template, self._tokenizer.encode
-        return [
-            GroupRequest(
-                prompt_id=prompt.id,
-                prompt=prompt.prompt,
-                tokens=encode(apply_template(template, prompt.prompt)),
-                answer=prompt.answer,
-            )
-            for prompt in prompts
-        ]
+
+def _requests(of: TokenizedPrompts, prompts: Sequence[Prompt]) -> list[GroupRequest]:
+    return [
+        GroupRequest(
+            prompt_id=prompt.id,
+            prompt=prompt.prompt,
+            tokens=of.tokens(prompt),
+            answer=prompt.answer,
+        )
+        for prompt in prompts
+    ]
 
 
 def _cost(summary: StepSummary) -> str:

@@ -86,7 +86,7 @@ class RolloutRecord:
         config, run_dir = self._config, self._config.run_dir
         first, last = self._base(evaluations), evaluations.samples(config.steps)
         lines = read_metrics(run_dir / METRICS_FILE)
-        if lines[-1][names.STEP] < config.steps:
+        if not lines or lines[-1][names.STEP] < config.steps:
             record.after_the_last(config.steps, evaluation_metrics(last))
             lines = read_metrics(run_dir / METRICS_FILE)
         base, final = evaluate(first) if first else None, evaluate(last)

@@ -219,7 +219,8 @@ class Run(Closing, Generic[C]):
             self._note_skipped(self._model, step)
             self.record.step(step, record_every)
             self._checkpoint(self._model, number + 1, last=number + 1 == total)
-        self._model.confirm()  # the last checkpoint is a good one, although no update follows
+        self._model.guard.begin_step(total)
+        self._model.confirm()  # no update will follow that would find the last checkpoint bad
         self.checkpoints.finish()
         self.checkpoints.trained_on()
 

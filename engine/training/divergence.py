@@ -67,11 +67,11 @@ def bad_gradient(norm: float, odd_gradients: Sequence[str], rate: float) -> str:
 
     Args:
         norm: of the gradient.
-        odd_gradients: names of the weights whose gradients are not finite.
+        odd_gradients: names of the weights whose gradients are not finite, from the output down.
         rate: learning rate of the update.
     """
     where = (
-        f"not finite is the gradient of {listed(odd_gradients)}"
+        f"not finite, from the output downwards, is the gradient of {listed(odd_gradients)}"
         if odd_gradients
         else "each number is finite, but their squares add up to more than float32 holds"
     )
@@ -97,8 +97,7 @@ def bad_weights(
     return (
         f"its gradient was finite (norm {norm:g}), but the update at a learning rate of {rate:g} "
         f"made weights that cannot be trained on (norm before: {before:g}; now not finite: "
-        f"{_values(after)}{where}), and they were neither saved nor pushed; most likely the "
-        f"learning rate is too high: lower optimizer.lr"
+        f"{_values(after)}{where}); most likely the learning rate is too high: lower optimizer.lr"
     )
 
 

@@ -22,9 +22,13 @@ def gradients(chunks: Sequence[torch.nn.Module]) -> list[str]:
 
     After the backward pass: of a gradient that several ranks share out each has its own part whole,
     and of the others what it has added itself.
+
+    Returns:
+        The one nearest to the output first: everything below a layer that overflows is spoiled.
     """
     found = ((name, getattr(weight, "main_grad", None)) for name, weight in _parameters(chunks))
-    return _over_ranks(name for name, grad in found if grad is not None and not _is_finite(grad))
+    names = _over_ranks(name for name, grad in found if grad is not None and not _is_finite(grad))
+    return names[::-1]
 
 
 def _parameters(chunks: Sequence[torch.nn.Module]) -> Iterator[tuple[str, Tensor]]:

@@ -1,7 +1,7 @@
 """Put a newly written folder in the place of an older one: a killed process loses neither.
 
 While ``NAME`` is written it is called ``NAME.partial``, and for the moment between two renames the
-older one is called ``NAME.old``.
+older one is called ``NAME.replaced``.
 """
 
 from __future__ import annotations
@@ -84,4 +84,4 @@ def partial_of(folder: Path) -> Path:
 
 
 def _old_of(folder: Path) -> Path:
-    return folder.with_name(folder.name + ".old")
+    return folder.with_name(folder.name + ".replaced")

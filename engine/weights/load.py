@@ -33,8 +33,8 @@ def load(chunks: Sequence[torch.nn.Module], folder: HuggingFaceFolder) -> HighPr
         RunError: a shard is damaged, a parameter has no rule, a tensor is missing, no weight or of
             another shape, or the folder holds tensors that no rule uses.
     """
-    folder.check_shards()
     maps = maps_of_folder(folder)
+    folder.check_shards()
     check_folder(folder, maps.values())
     with in_full_precision(chunks) as unrounded:
         _fill(chunks, folder, maps)

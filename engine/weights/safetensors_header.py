@@ -38,7 +38,15 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
     """
     try:
         return _read(file)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        struct.error,
+    ) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise RunError(f"model: {file} cannot be read as safetensors: {why}") from None
 

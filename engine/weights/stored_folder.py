@@ -49,7 +49,7 @@ class StoredFolder:
             contents: dict[str, Any] = json.loads(file.read_text())
         except OSError as error:
             raise RunError(f"model: {file} cannot be read: {error}") from None
-        except ValueError as error:  # no UTF-8 either
+        except (ValueError, RecursionError) as error:  # no UTF-8 either
             raise RunError(f"model: {file} is no valid JSON: {error}") from None
         if not isinstance(contents, dict):
             raise RunError(f"model: {file} is no JSON object")
@@ -184,7 +184,7 @@ def _weight_map(index: Path) -> dict[str, str]:
             "weight_map"
         ]
         names = {Path(file) for file in weight_map.values()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(f"model: {index} is no index of safetensors files: {error}") from None
     if not weight_map:
         raise RunError(f"model: {index} names no tensor at all")

@@ -8,7 +8,7 @@ from pathlib import Path
 from engine.platform.files import folders_named
 from engine.weights.folder_swap import try_to_remove
 
-_NAMES = r"[0-9]{6,}(\.partial|\.old)?"  # see engine.weights.folder_swap
+_NAMES = r"[0-9]{6,}(\.partial|\.replaced|\.old)?"  # see folder_swap; .old: of earlier versions
 
 
 def version_folder(root: Path, version: int) -> Path:

@@ -16,6 +16,7 @@ from engine.algorithms.next_token import next_token
 from engine.config.layout import LayoutConfig
 from engine.training.divergence import Diverged
 from engine.training.spikes import FEWEST
+from engine.weights.shards import unwrap
 
 Told = tuple[str, bool]
 """The sentence, and whether the weights before are good."""
@@ -61,13 +62,27 @@ def told_by(action: Callable[..., Any], *arguments: Any, **options: Any) -> Told
 
 def weights(life: Life) -> list[Tensor]:
     """Everything that an update changes on this rank: parameters, masters, moments."""
-    found = [p.detach().clone() for chunk in life.policy.chunks for p in chunk.parameters()]
+    bare = [unwrap(chunk) for chunk in life.policy.chunks]
+    for chunk in bare:
+        chunk.wait_for_parameters()  # that other ranks have updated
+    found = [p.detach().clone() for chunk in bare for p in chunk.parameters()]
+    found += [buffer.clone() for chunk in bare for buffer in chunk.buffers()]
     for part in life.policy.optimizer.chained_optimizers:
         if not part.is_stub_optimizer:
             for own in part.optimizer.state.values():
                 found += [value.clone() for value in own.values() if torch.is_tensor(value)]
             found += [p.detach().clone() for p in part.get_parameters()]
     return found
+
+
+def twins(layout: LayoutConfig, model: Mapping[str, Any], options: Mapping[str, Any]) -> list[Life]:
+    """Two policies with the same weights."""
+    training = TRAINING.model_copy(update=options)
+    one, other = Life(layout, model, training), Life(layout, model, training)
+    for ours, theirs in zip(one.policy.chunks, other.policy.chunks, strict=True):
+        unwrap(theirs).load_state_dict(unwrap(ours).state_dict())
+    other.policy.parameters_changed()
+    return [one, other]
 
 
 def equal(one: list[Tensor], other: list[Tensor]) -> bool:
@@ -102,8 +117,7 @@ def look_twice(
 ) -> tuple[bool, bool]:
     """Train with and without looks at the new weights: whether weights and expert loads agree."""
     found = []
-    for looks in (False, True):
-        life = Life(layout, model, TRAINING.model_copy(update=options))
+    for life, looks in zip(twins(layout, model, options), (False, True), strict=True):
         for step in range(3):
             life.update(step)
             if looks:
@@ -118,14 +132,13 @@ def skip(
 ) -> tuple[int, bool, bool]:
     """Train with a spike in the middle: how many were skipped, whether it changed nothing, and
     whether training after it is as if it had not been."""
-    training = TRAINING.model_copy(update=options)
-    spiked, spared = Life(layout, model, training), Life(layout, model, training)
+    spiked, spared = twins(layout, model, options)
     spiked.policy.guard.skip_spikes = 20.0
     for step in range(FEWEST):
         spiked.update(step, rate=1e-4)
         spared.update(step, rate=1e-4)
     before = weights(spiked)
-    spiked.update(99, loss=lambda outputs, row: (1000 * next_token(outputs, row)[0], {}))
+    spiked.update(0, loss=lambda outputs, row: (1000 * next_token(outputs, row)[0], {}))
     unchanged = equal(before, weights(spiked))
     for step in range(3):
         spiked.update(step)

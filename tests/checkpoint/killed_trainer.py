@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
@@ -18,23 +19,26 @@ from random import randrange
 
 from tools.benchmarks import rank_pool
 
-RANKS = 2
 
-
-def start(config: dict) -> list[BaseProcess]:
-    """The ranks of the run that ``config`` describes."""
+def start(config: dict, ready: Callable[[], None] | None = None) -> list[BaseProcess]:
+    """The ranks of the run that ``config`` describes; each calls ``ready`` before it trains."""
     context = get_context("forkserver")
     context.set_forkserver_preload([rank_pool.__name__, "tools.benchmarks.rank_imports"])
-    run_dir, port = Path(config["run_dir"]), _port()
+    run_dir, port, count = Path(config["run_dir"]), _port(), config["layout"]["processes"]
     run_dir.mkdir(exist_ok=True)
     (run_dir / "config.yaml").write_text(json.dumps(config))  # YAML too
-    ranks = [context.Process(target=_train, args=(rank, port, run_dir)) for rank in range(RANKS)]
+    ranks = [
+        context.Process(target=_train, args=(rank, count, port, run_dir, ready))
+        for rank in range(count)
+    ]
     for rank in ranks:
         rank.start()
     return ranks
 
 
-def _train(rank: int, port: int, run_dir: Path) -> None:
+def _train(
+    rank: int, count: int, port: int, run_dir: Path, ready: Callable[[], None] | None
+) -> None:
     log = os.open(run_dir / f"{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -50,10 +54,12 @@ def _train(rank: int, port: int, run_dir: Path) -> None:
         recipe="recipes.base",
         role="trainer",
         index=rank,
-        count=RANKS,
+        count=count,
         local_index=rank,
         addresses={"trainer/rendezvous": (f"127.0.0.1:{port}",)},
     )
+    if ready is not None:
+        ready()
     with clear_errors():
         run_trainer(load(Config, run_dir / "config.yaml"), placement, train)
     sys.stdout.flush()

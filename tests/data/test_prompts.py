@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.data.prompts import Prompt, PromptSet
+from engine.data.prompt_file import Prompt
+from engine.data.prompts import PromptSet
 from engine.errors import RunError
 
 
@@ -84,7 +85,7 @@ GOOD = b'{"id": "a", "prompt": "3 ?", "answer": "3"}\n'
         (b"", "expected at least one prompt"),
         (GOOD + b"\n" + GOOD, "line 2: expected a JSON object"),
         (GOOD + b"{'id': 'b'}\n", "line 2: expected a JSON object"),
-        (GOOD + b"\xff\xfe\n", "line 2: expected a JSON object"),
+        (GOOD + b"\xff\xfe\n", "line 2: expected UTF-8"),
         (GOOD + b"[1, 2]\n", "line 2: expected a JSON object"),
         (GOOD + b'{"id": "b", "prompt": "x"}\n', "line 2: key 'answer' is missing"),
         (GOOD + b'{"id": "b", "prompt": "x", "answer": 3}\n', "line 2: 'answer' must be a text"),

@@ -20,6 +20,7 @@ PROGRAM = Path(__file__).with_name("reference_tokenizers.py")
 LLAMA = {"tokenizer_class": "LlamaTokenizerFast", "bos_token": "<|im_start|>", "unk_token": None}
 FAST = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|im_start|>"}
 EOS = {"eos_token": "<|im_end|>"}
+BOS_WITH_SPACE = {"401": {"content": "<|im_start|>", "special": True, "rstrip": True}}
 NAMED_LATER = {"1": {"content": "!", "special": False, "lstrip": True, "rstrip": False}}
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -32,6 +33,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "a pad of its own": {**FAST, **EOS, "pad_token": "[PAD]"},
     "an eos of its own": {**FAST, "eos_token": "</s>"},
     "other flags of a token": {**FAST, **EOS, "added_tokens_decoder": NAMED_LATER},
+    "other flags of bos": {**FAST, **EOS, "added_tokens_decoder": BOS_WITH_SPACE},
     "an extra token": {
         **FAST,
         **EOS,
@@ -54,7 +56,7 @@ def unusual_folder(folder: Path, settings: dict[str, Any], around: tuple[str] | 
     backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     backend.normalizer = None  # SGLang would drop it for some classes
     backend.enable_truncation(4)
-    backend.enable_padding(length=6, pad_id=0, pad_token="!")
+    backend.enable_padding(length=6, pad_id=400, pad_token="<|endoftext|>")
     if around:
         special = [(token, backend.token_to_id(token)) for token in ("<|im_start|>", "<|im_end|>")]
         backend.post_processor = processors.TemplateProcessing(*around, special_tokens=special)

@@ -35,6 +35,7 @@ TEXTS = [
     "emoji 🙂 and 👩‍💻, rare 𐍈 and ﷽",
     "\u00a0no-break\u2003em space\u200b",
     "WE'LL CAN'T 'twas",
+    "so  ! it <|im_start|>  begins",
     "{}[]()$^_\\frac{1}{2}\\boxed{x}",
 ]
 IN_FRONT = frozenset({" ", "  in front"})

@@ -18,6 +18,7 @@ import pytest
 from launched import assert_nothing_left, leftovers
 from zero_runs import STEPS, zero_command
 
+from engine.checkpoint.folders import CheckpointFolders
 from engine.monitoring.metrics_file import read_metrics
 from engine.rollout.store import RolloutStore
 
@@ -78,6 +79,24 @@ def test_a_disagreement_of_trainer_and_sampler_stops_the_run(base, tmp_path, lau
     assert RolloutStore(tmp_path / "run" / "rollouts").is_done(0)
 
 
+def test_a_run_that_diverges_says_so_and_pushes_and_saves_nothing_of_it(
+    base, finished, tmp_path, launch
+):
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished, run_dir)
+    longer = f"steps={STEPS + 2}"
+    run = launch(zero_command(base, run_dir, longer, "checkpoint.keep=1", "optimizer.lr=1e20"))
+    assert run.wait(limit=200) == 1
+    said = last_line(run.output)
+    assert f"training diverged at step {STEPS}, minibatch 0: its gradient was finite" in said
+    assert "learning rate of 1e+20" in said and f"is of step {STEPS}" in said
+    assert [entry.name for entry in (run_dir / "weights").iterdir()] == [f"{STEPS:06d}"]
+    assert CheckpointFolders(run_dir / "checkpoints", keep=1).latest() == STEPS
+    lines = read_metrics(run_dir / "metrics.jsonl")
+    assert [line["step"] for line in lines] == list(range(STEPS))
+    assert None not in [value for line in lines for value in line.values()]
+
+
 def test_a_server_that_dies_is_named_and_the_next_start_goes_on(base, tmp_path, launch):
     run_dir = tmp_path / "run"
     run = launch(zero_command(base, run_dir))
@@ -85,7 +104,9 @@ def test_a_server_that_dies_is_named_and_the_next_start_goes_on(base, tmp_path, 
     for process in server_processes(run_dir, "sglang_cpu.serve"):
         process.send_signal(signal.SIGKILL)
     assert run.wait(limit=STOPS_WITHIN) == 1
-    assert last_line(run.output).startswith("error: server-0 was killed by SIGKILL")
+    said = last_line(run.output)
+    assert said.startswith("error: server-0 was killed by SIGKILL")
+    assert "a person or another program did" in said
     assert_nothing_left(run_dir, limit=5)
     first = RolloutStore(run_dir / "rollouts").samples(0)
 

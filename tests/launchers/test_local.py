@@ -109,6 +109,36 @@ def test_the_cause_is_named_though_its_consequence_was_seen_first(start: Start, 
     assert "also ended: sampler-0 failed with exit status 1" in run.output
 
 
+def test_a_rank_that_only_lost_its_peer_is_not_blamed_though_the_peer_ends_later(
+    start: Start, tmp_path: Path
+):
+    pid = tmp_path / "rank.pid"
+    run = start({"trainer": [f"lose-peer {pid}", f"late {pid}"]})
+    assert run.wait(LIMIT) == 1
+    assert "also ended: trainer-0 failed with exit status 1" in run.output
+    last = run.output.strip().splitlines()[-1]
+    assert last.startswith("error: trainer-1 failed with exit status 1")
+    assert "KeyError: 'layer 7' (" in last and "toy_process.py, line " in last
+
+
+def test_a_server_that_is_blamed_has_the_last_word_before_it_has_ended(
+    start: Start, tmp_path: Path
+):
+    done = tmp_path / "stumbled"
+    run = start({"sampler": [f"blame {done}"]}, {"server": [f"stumble {done}"]})
+    assert run.wait(LIMIT) == 1
+    last = run.output.strip().splitlines()[-1]
+    assert last.startswith("error: sampler-0 failed with exit status 1")
+    assert "cannot be reached; server-0: its Scheduler: RuntimeError: no kernel for this" in last
+
+
+def test_a_process_that_somebody_ended_is_said_to_be_so(start: Start):
+    run = start({"trainer": ["told-to-end"]})
+    assert run.wait(LIMIT) == 1
+    assert "error: trainer-0 was ended by SIGTERM" in run.output
+    assert "no part of the run sent it" in run.output.strip().splitlines()[-1]
+
+
 def test_a_service_that_ends_stops_the_run(start: Start):
     run = start({"trainer": ["sleep"]}, {"server": ["leave"]})
     assert run.wait(LIMIT) == 1

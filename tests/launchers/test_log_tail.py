@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launchers.log_tail import header, last_words, tail
+from launchers.log_tail import header, latest, tail
 
 
 def test_a_tail_stops_at_the_latest_start(tmp_path: Path):
     log = tmp_path / "a.log"
     log.write_text(f"{header('a', ['x'])}old\nerror: old\n{header('a', ['x'])}new\n")
     assert tail(log) == ["new"]
-    assert last_words(tail(log)) is None
+    assert latest(log) == ["new"]
 
 
 def test_a_tail_of_a_huge_log_is_its_last_lines(tmp_path: Path):
     log = tmp_path / "a.log"
     log.write_text("".join(f"line {number}\n" for number in range(100_000)))
     assert tail(log, lines=2) == ["line 99998", "line 99999"]
+    assert 10_000 < len(latest(log)) < 100_000
 
 
 def test_a_tail_shows_progress_bars_in_their_last_state(tmp_path: Path):
@@ -34,13 +35,3 @@ def test_a_tail_cuts_endless_lines(tmp_path: Path):
 
 def test_a_missing_log_has_an_empty_tail(tmp_path: Path):
     assert tail(tmp_path / "none.log") == []
-
-
-def test_without_an_error_line_the_last_exception_counts():
-    lines = ["KeyError: 1", "Traceback ...", "    raise X", "torch.XError: no", "Killed: 9"]
-    assert last_words(lines) == "torch.XError: no"
-    assert last_words(["error: clear", *lines]) == "clear"
-
-
-def test_the_last_error_line_counts_though_noise_follows():
-    assert last_words(["error: first", "error: last", "[W] leaked object"]) == "last"

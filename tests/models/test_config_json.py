@@ -65,9 +65,30 @@ def test_a_size_that_is_none_is_refused_by_its_key(value):
     assert f"num_attention_heads {value!r}, expected" in meaning(config)
 
 
-@pytest.mark.parametrize(("key", "value"), [("rms_norm_eps", "1e-6"), ("tie_word_embeddings", 1)])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("rms_norm_eps", "1e-6"), ("rms_norm_eps", float("nan")), ("tie_word_embeddings", 1)],
+)
 def test_another_kind_of_value_is_refused_by_its_key(key, value):
     assert f"{key} {value!r}, expected" in meaning({**MODELS["qwen3"], key: value})
+
+
+def test_two_numbers_of_experts_are_refused():
+    config = {**MODELS["qwen3_moe"], "num_local_experts": 5}
+    assert "num_experts 7 and num_local_experts 5, expected one number" in meaning(config)
+    assert meaning({**config, "num_local_experts": 7}) == meaning(MODELS["qwen3_moe"])
+
+
+def test_no_message_repeats_a_long_value():
+    for change in (
+        {"hidden_act": "x" * 9000},
+        {"head_dim": ["x"] * 9000},
+        {"model_type": ["x"] * 9000},
+        {"model_type": "x" * 9000},
+        {"rope_scaling": ["x"] * 9000},
+        {"rope_scaling": {"rope_type": "x" * 9000}},
+    ):
+        assert len(meaning({**MODELS["qwen3"], **change})) < 300
 
 
 def test_llama_leaves_out_what_its_first_versions_left_out():

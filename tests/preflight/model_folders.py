@@ -72,7 +72,6 @@ def folder_of(
 ) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.json").write_text(json.dumps(config))
-    (path / "tokenizer.json").write_text("{}")
     tensors = tensors_of(config) if tensors is None else tensors
     weight_map = {}
     for shard in range(shards):

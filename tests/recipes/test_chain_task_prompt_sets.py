@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.data.prompts import Prompt, PromptSet, read_prompts
+from engine.data.prompt_file import Prompt
+from engine.data.prompts import PromptSet, read_prompts
 from recipes.chain_task.problems import LABELS, Problem, ProblemsConfig, is_held_out
 from recipes.chain_task.prompt_sets import write_prompt_sets
 

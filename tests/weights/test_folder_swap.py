@@ -65,7 +65,7 @@ def test_of_a_killed_process_one_folder_is_whole_and_the_next_export_goes_on(
     with monkeypatch.context() as patch, pytest.raises(Killed):
         counted(patch, kill)
         finish(folder, durable=False)
-    old = folder.with_name("weights.old")
+    old = folder.with_name("weights.replaced")
     assert contents(folder if folder.exists() else old) == {"second" if killed_at == 3 else "first"}
     assert folder.exists() == (killed_at != 2)
 
@@ -101,11 +101,20 @@ def test_an_older_folder_that_cannot_be_removed_is_removed_by_the_next_export(
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
         patch.setattr(shutil, "rmtree", refuse)
         finish(folder, durable=False)
-    assert "weights.old cannot be removed and stays for now" in caplog.text
+    assert "weights.replaced cannot be removed and stays for now" in caplog.text
     assert contents(folder) == {"second"}
     write(folder, "third")
     finish(folder, durable=False)
     assert [entry.name for entry in folder.parent.iterdir()] == ["weights"]
+
+
+def test_what_a_person_has_put_aside_stays(folder):
+    for name in ("weights.old", "weights.bak", "weights-2"):
+        shutil.copytree(folder, folder.with_name(name))
+    write(folder, "second")
+    finish(folder, durable=False)
+    assert contents(folder.with_name("weights.old")) == {"first"}
+    assert len(list(folder.parent.iterdir())) == 4
 
 
 @pytest.mark.parametrize("durable", [True, False])
@@ -123,7 +132,7 @@ def test_names_are_on_the_disk_before_and_after_the_folder_gets_its_own(
     monkeypatch.setattr(Path, "rename", noted)
     write(folder, "second")
     finish(folder, durable=durable)
-    renames = [("rename", "weights.old"), ("rename", "weights")]
+    renames = [("rename", "weights.replaced"), ("rename", "weights")]
     if durable:
         assert done == [("sync", "weights.partial"), *renames, ("sync", folder.parent.name)]
     else:

@@ -19,7 +19,9 @@ def names(root: Path) -> list[str]:
 
 
 def test_older_versions_and_what_a_killed_push_left_go(tmp_path):
-    root = made(tmp_path / "weights", "000007", "000008", "000009.partial", "000008.old", "1234567")
+    root = made(
+        tmp_path / "weights", "000007", "000008", "000009.partial", "000008.replaced", "1234567"
+    )
     remove_versions(root, keep=8)
     assert names(root) == ["000008"] and version_folder(root, 8) == root / "000008"
     remove_versions(root)

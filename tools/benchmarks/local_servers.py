@@ -18,7 +18,7 @@ from engine.errors import RunError
 from engine.servers.client import connect
 from engine.servers.command import ServerPlace, server_command
 from launchers import log_tail
-from launchers.failure import Death, sentence
+from launchers.failure import Death, sentence, with_words
 from launchers.ports import HOST, LoopbackPorts
 
 _LOG_LINES = 60  # of each server's log, where one did not start
@@ -128,8 +128,7 @@ async def _healthy(
                 if (code := process.poll()) is not None:
                     healthy.cancel()
                     death = Death(server.name, True, code, time.monotonic() - begun)
-                    lines = log_tail.tail(server.log, lines=_LOG_LINES)
-                    raise RunError(sentence(death, log_tail.last_words(lines)))
+                    raise RunError(sentence(with_words(death, log_tail.latest(server.log))))
             await asyncio.wait({healthy}, timeout=_LOOK_SECONDS)
         await healthy
 
