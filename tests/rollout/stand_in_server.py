@@ -3,7 +3,8 @@
 ``python stand_in_server.py PORT FOLDER``: FOLDER/version is the weight version it answers with,
 FOLDER/behaviours.json maps the last token of a prompt to what to do ("hang", "die", "abort",
 "slow SECONDS"), FOLDER/asked.log gets one line per request: the prompt's last token.
-Once a prompt has made it hang, it does not say that it is healthy either.
+Once a prompt has made it hang, it does not say that it is healthy either, until FOLDER/behaviours
+are written anew.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from aiohttp import web
 
 FOLDER = Path(sys.argv[2]) if __name__ == "__main__" else Path()
-HUNG_BY: set[str] = set()
+HUNG_SINCE: set[int] = set()  # times of the behaviours under which it did
 ANSWER = [3, 9, 9, 4, 5, 7, 6, 1]  # <think> w w </think> <answer> 7 </answer> <eos>
 
 
@@ -29,7 +30,7 @@ async def generate(request: web.Request) -> web.Response:
     mood, *detail = json.loads((FOLDER / "behaviours.json").read_text()).get(last, "well").split()
     version = (FOLDER / "version").read_text()
     if mood == "hang":
-        HUNG_BY.add(last)
+        HUNG_SINCE.add(behaviours_time())
         await asyncio.sleep(3600)
     if mood == "die":
         os._exit(1)
@@ -40,6 +41,10 @@ async def generate(request: web.Request) -> web.Response:
         answer(index, version, "abort" if mood == "abort" else "stop") for index in range(count)
     ]
     return web.json_response(samples if count > 1 else samples[0])
+
+
+def behaviours_time() -> int:
+    return (FOLDER / "behaviours.json").stat().st_mtime_ns
 
 
 def answer(index: int, version: str, finish_reason: str) -> dict[str, object]:
@@ -55,8 +60,7 @@ def answer(index: int, version: str, finish_reason: str) -> dict[str, object]:
 
 
 async def health(request: web.Request) -> web.Response:
-    behaviours = json.loads((FOLDER / "behaviours.json").read_text())
-    if any(behaviours.get(last) == "hang" for last in HUNG_BY):
+    if behaviours_time() in HUNG_SINCE:
         await asyncio.sleep(3600)
     return web.Response()
 
