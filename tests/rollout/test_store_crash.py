@@ -116,10 +116,11 @@ def die_at(moment: int, after: bool, root: Path) -> None:
             count += 1
             if count == moment and not after:
                 os.kill(os.getpid(), signal.SIGKILL)
-            result = call(*args, **kwargs)
-            if count == moment and after:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
+            try:
+                return call(*args, **kwargs)
+            finally:  # also of a call that found nothing to remove
+                if count == moment and after:
+                    os.kill(os.getpid(), signal.SIGKILL)
 
         return wrapped
 
