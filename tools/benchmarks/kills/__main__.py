@@ -137,13 +137,16 @@ def _kill_one(run: subprocess.Popen[bytes], rng: random.Random) -> str:
 
 
 def _processes(launcher: int, role: str) -> list[psutil.Process]:
-    """Return the processes of the run that have this role."""
-    found = []
+    """Return the processes that the run's launcher has started for this role, not their helpers.
+
+    A helper (a reward's worker, say) inherits the environment; a run goes on without it.
+    """
+    found: dict[int, tuple[psutil.Process, int]] = {}  # pid -> process, its parent
     for process in psutil.Process(launcher).children(recursive=True):
         with contextlib.suppress(psutil.Error, ValueError):  # it has gone, or has wiped its words
             if json.loads(process.environ().get(VARIABLE, "{}")).get("role") == role:
-                found.append(process)
-    return found
+                found[process.pid] = (process, process.ppid())
+    return [process for process, parent in found.values() if parent not in found]
 
 
 def _wait_for_the_end(run_dir: Path) -> None:
