@@ -30,7 +30,6 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "rollout.group_size": ("4", "2"),
     "rollout.max_new_tokens": ("24", "16"),
     "rewards.format.weight": ("1.0", "0.25"),
-    "prompts.template": ("plain", "r1_zero"),
     "evaluation.temperature": ("0.6", "0.9"),
     "evaluation.every": ("3", "2"),
     "optimizer.lr": ("3.0e-4", "1.0e-4"),
