@@ -25,7 +25,7 @@ from engine.platform.parent_death import die_with_parent
 from engine.preflight.preflight import Preflight
 from engine.run import result
 from engine.run.roles import Role
-from engine.run.steps_made import check_steps
+from engine.run.run_checks import checks
 from launchers import log_tail, run_folder
 from launchers.failure import Death, Shortage, sentence
 from launchers.guardian import GUARDIAN_DIED, run_guarded
@@ -69,7 +69,8 @@ def launch(arguments: Sequence[str]) -> int:
     if parsed.stop_with_parent:
         die_with_parent(os.getppid(), signal.SIGTERM)
     recipe = find_recipe(parsed.recipe)
-    config: Any = load(recipe.Config, parsed.config, parsed.overrides, look=Preflight(_say))
+    preflight = Preflight(_say, checks(parsed.recipe, recipe.Config))
+    config: Any = load(recipe.Config, parsed.config, parsed.overrides, look=preflight)
     run_dir: Path = config.run_dir
     if result.is_complete(parsed.recipe, config):
         _say(f"run folder {run_dir} is complete already: nothing to start")
@@ -79,7 +80,6 @@ def launch(arguments: Sequence[str]) -> int:
     if result.is_complete(parsed.recipe, config):  # meanwhile, by the launcher that had the lock
         _say(f"run folder {run_dir} is complete already: nothing to start")
         return 0
-    check_steps(config)
     file = run_dir / "config.yaml"
     roles = recipe.roles(config)
     gpus = count_gpus() if any(role.gpus for role in roles) else 0

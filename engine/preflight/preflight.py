@@ -18,18 +18,18 @@ CHECKS: tuple[Check, ...] = (
     served_model.check,
     prompt_sets.check,
 )
-"""Every check, in the order in which their findings are listed."""
+"""Every check of this room, in the order in which their findings are listed."""
 
 
 class Preflight:
     """Looks at the inputs of a configuration; for ``engine.config.reader.loading.load``."""
 
-    def __init__(self, say: Callable[[str], None], checks: Iterable[Check] = CHECKS) -> None:
+    def __init__(self, say: Callable[[str], None], checks: Iterable[Check]) -> None:
         """Look at nothing yet.
 
         Args:
             say: told each warning, and what a check that takes long is doing.
-            checks: other checks than those of a run.
+            checks: made in this order; those of a recipe are ``engine.run.run_checks.checks``.
         """
         self._say, self._checks = say, tuple(checks)
 

@@ -14,13 +14,14 @@ class Sections:
     Checks of inputs go on where another key is wrong, so that one look finds every problem.
 
     Attributes:
+        values: the keys and their values.
         say: shows a person what a check that takes long is doing.
     """
 
     def __init__(self, values: Mapping[str, Any], say: Callable[[str], None]) -> None:
-        self._values, self.say = values, say
+        self.values, self.say = values, say
 
     def get(self, key: str, kind: type[T]) -> T | None:
         """Return the value of ``key``; None if it is wrong, absent or no ``kind``."""
-        value = self._values.get(key)
+        value = self.values.get(key)
         return value if isinstance(value, kind) else None

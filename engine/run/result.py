@@ -17,7 +17,6 @@ from engine.config.inputs import input_paths
 from engine.config.leaves import leaves
 from engine.errors import RunError
 from engine.platform.files import replace_json
-from engine.run.steps_made import made_more
 
 RESULT, MODEL = "result.json", "model"
 """In a run's folder: the file, and the Hugging Face folder of what it made."""
@@ -105,7 +104,8 @@ def is_complete(recipe: str, config: Any) -> bool:
     if same_recipe and "steps" in keys and wanted["steps"] > made["steps"]:
         return False
     if same_recipe and keys == ["steps"]:
-        raise made_more(config.run_dir, made["steps"], wanted["steps"])
+        says = too_few_steps(config.run_dir, made["steps"], wanted["steps"])
+        raise RunError(f"steps: {says}")
     if keys or not same_recipe:
         other = ", ".join(keys) if same_recipe else "recipe"
         raise RunError(
@@ -113,6 +113,14 @@ def is_complete(recipe: str, config: Any) -> bool:
             "run_dir or remove that one"
         )
     return True
+
+
+def too_few_steps(run_dir: Path, made: int, wanted: int) -> str:
+    """Return what to say of a run that has made more steps than it is asked for."""
+    return (
+        f"{wanted} are asked for, but the run in {run_dir} has made {made} already; ask for "
+        f"{made} or more, or choose another run_dir"
+    )
 
 
 def forget_result(run_dir: Path) -> None:

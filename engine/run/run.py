@@ -31,10 +31,9 @@ from engine.run.model_folder import complete
 from engine.run.placement import Placement
 from engine.run.record import Record
 from engine.run.restart import PLACE, start_of
-from engine.run.result import MODEL, forget_result, write_result
+from engine.run.result import MODEL, forget_result, too_few_steps, write_result
 from engine.run.run_config import RunConfig
 from engine.run.step import Step
-from engine.run.steps_made import made_more
 from engine.run.training_data import TrainingData, sum_over_ranks
 from engine.training.divergence import Diverged
 from engine.training.heads.head import Head
@@ -207,7 +206,8 @@ class Run(Closing, Generic[C]):
         if self._model is None:
             raise ValueError("resume() comes before steps(): checkpoints have to hold a model")
         if self.first_step > total:
-            raise made_more(self.config.run_dir, self.first_step, total)
+            says = too_few_steps(self.config.run_dir, self.first_step, total)
+            raise RunError(f"steps: {says}")
         self.record.start(total)
         self.phases.take()  # the start belongs to no step
         for number in range(self.first_step, total):

@@ -14,6 +14,7 @@ from engine.errors import RunError, clear_errors
 from engine.preflight.preflight import Preflight
 from engine.run.placement import Placement
 from engine.run.roles import Role
+from engine.run.run_checks import checks
 
 
 def main(recipe: str, model: type[BaseModel], roles: Callable[[Any], Sequence[Role]]) -> None:
@@ -29,7 +30,7 @@ def main(recipe: str, model: type[BaseModel], roles: Callable[[Any], Sequence[Ro
     # A store that closes when a run ends is no news; torch would print C++ stack traces.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     with clear_errors():
-        config = read(model, recipe, Preflight(_say))
+        config = read(model, recipe, Preflight(_say, checks(recipe, model)))
         if (placement := Placement.from_environment()) is None:
             raise RunError(f"start a run with: python -m launchers.local {recipe} CONFIG")
         role = next(role for role in roles(config) if role.name == placement.role)

@@ -219,13 +219,13 @@ def test_the_largest_published_folder_takes_seconds(tmp_path: Path):
 def test_neither_torch_nor_megatron_is_imported(tmp_path: Path):
     program = (
         "import sys, pathlib\n"
-        "from engine.preflight.preflight import Preflight\n"
+        "from engine.preflight.preflight import CHECKS, Preflight\n"
         "from engine.config.servers import ServersConfig\n"
         "from engine.config.training import TrainingConfig\n"
         "valid = {'model': pathlib.Path(sys.argv[1]),\n"
         "         'servers': ServersConfig(count=1, max_total_tokens=64),\n"
         "         'training': TrainingConfig(dtype='float32', tokens_per_microbatch=8)}\n"
-        "print([says for _, says in Preflight(print)(valid)])\n"
+        "print([says for _, says in Preflight(print, CHECKS)(valid)])\n"
         "print(*sorted({'torch', 'megatron', 'sglang', 'transformers'} & sys.modules.keys()))"
     )
     folder = folder_of(tmp_path, {**MIXTRAL, "eos_token_id": 3})

@@ -8,12 +8,10 @@ from typing import Any
 import pytest
 
 from engine.config.reader.loading import load
-from engine.errors import RunError
 from engine.rollout.lineage import Place
 from engine.run.data_position import DataPosition
 from engine.run.restart import PLACE, start_of, update_settings
-from engine.run.steps_made import check_steps
-from recipes import sft, zero
+from recipes import zero
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "configs" / "quickstart"
 DIGESTS = {"model": "m", "prompts.train": "t", "prompts.held_out": "h"}
@@ -73,19 +71,6 @@ def test_settings_of_an_update_are_those_that_move_weights(tmp_path):
 def test_how_many_steps_there_are_counts_where_the_rate_follows_them(tmp_path):
     schedules = [config(tmp_path, "optimizer.schedule=cosine", f"steps={n}") for n in (80, 90)]
     assert len({str(update_settings(one, KERNELS)) for one in schedules}) == 2
-
-
-def test_fewer_steps_than_were_made_are_refused_with_the_number(tmp_path):
-    (tmp_path / "checkpoints" / "000012").mkdir(parents=True)
-    (tmp_path / "checkpoints" / "000013.damaged").mkdir()
-    check_steps(config(tmp_path, "steps=12"))
-    with pytest.raises(RunError, match=r"^steps: 11 are asked for, .* has made 12 already"):
-        check_steps(config(tmp_path, "steps=11"))
-
-
-def test_a_recipe_that_counts_its_steps_itself_is_not_asked(tmp_path):
-    (tmp_path / "checkpoints" / "000012").mkdir(parents=True)
-    check_steps(load(sft.Config, QUICKSTART / "sft.yaml", [f"run_dir={tmp_path}"]))
 
 
 @pytest.mark.parametrize(("batch", "steps"), [(32, 25), (20, 10 + 24), (480, 10 + 1)])

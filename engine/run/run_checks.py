@@ -1,0 +1,45 @@
+"""Checks before a start that look at what the run has made already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from engine.checkpoint.folders import CheckpointFolders
+from engine.errors import RunError
+from engine.preflight.finding import Finding
+from engine.preflight.preflight import CHECKS, Check
+from engine.preflight.sections import Sections
+from engine.run.result import is_complete, too_few_steps
+
+
+def checks(recipe: str, model: type[BaseModel]) -> tuple[Check, ...]:
+    """Return every check of the inputs of a recipe, and of the folder of its run.
+
+    Args:
+        recipe: the recipe's module name, e.g. ``recipes.zero``.
+        model: its configuration.
+    """
+    return (*CHECKS, partial(_check_made, recipe, model))
+
+
+def _check_made(recipe: str, model: type[BaseModel], sections: Sections) -> Iterable[Finding]:
+    """Refuse fewer steps than were made, and the folder of a finished run of another kind.
+
+    A recipe without the key ``steps`` learns from its data how many there are; ``Run.steps``
+    refuses it then.
+    """
+    run_dir, steps = sections.get("run_dir", Path), sections.get("steps", int)
+    if run_dir is None:
+        return
+    made = CheckpointFolders(run_dir / "checkpoints", keep=1).latest()
+    if made is not None and steps is not None and made > steps:
+        yield Finding(("steps",), too_few_steps(run_dir, made, steps))
+    elif sections.values.keys() == model.model_fields.keys():
+        try:
+            is_complete(recipe, model.model_construct(**sections.values))
+        except RunError as error:
+            yield Finding(("run_dir",), str(error).removeprefix("run_dir: "))

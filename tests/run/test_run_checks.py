@@ -1,0 +1,58 @@
+"""A start that cannot go on with what the run has made is refused before anything starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.config.reader.loading import load
+from engine.preflight.finding import Finding
+from engine.preflight.preflight import CHECKS
+from engine.preflight.sections import Sections
+from engine.run.run_checks import checks
+from recipes import sft, zero
+
+QUICKSTART = Path(__file__).parents[2] / "recipes" / "configs" / "quickstart"
+
+
+def found(recipe: Any, run_dir: Path, *overrides: str, **wrong: None) -> list[Finding]:
+    """Return what is found in the run's own folder; keys in ``wrong`` are left out."""
+    name = recipe.__name__.rpartition(".")[2]
+    file = QUICKSTART / f"{name}.yaml"
+    config = load(recipe.Config, file, [f"run_dir={run_dir}", *overrides])
+    values = {key: getattr(config, key) for key in type(config).model_fields if key not in wrong}
+    mine = checks(f"recipes.{name}", recipe.Config)[len(CHECKS) :]
+    return [finding for check in mine for finding in check(Sections(values, print))]
+
+
+@pytest.fixture
+def made_twelve(tmp_path: Path) -> Path:
+    (tmp_path / "checkpoints" / "000012").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "000013.damaged").mkdir()
+    return tmp_path
+
+
+def test_fewer_steps_than_were_made_are_refused_with_the_number(made_twelve: Path):
+    assert found(zero, made_twelve, "steps=12") == []
+    (one,) = found(zero, made_twelve, "steps=11", optimizer=None)
+    assert one.key == ("steps",)
+    assert one.says.startswith("11 are asked for") and "has made 12 already" in one.says
+
+
+def test_a_recipe_that_counts_its_steps_itself_is_not_asked(made_twelve: Path):
+    assert found(sft, made_twelve) == []
+
+
+@pytest.mark.parametrize("changed", ["optimizer.lr=0.25", "rollout.temperature=0.5"])
+def test_a_finished_run_of_other_settings_is_refused_with_the_key(made_twelve: Path, changed: str):
+    config = load(zero.Config, QUICKSTART / "zero.yaml", [f"run_dir={made_twelve}", "steps=12"])
+    result = {"recipe": "recipes.zero", "config": config.model_dump(mode="json")}
+    (made_twelve / "result.json").write_text(json.dumps(result))
+    assert found(zero, made_twelve, "steps=12") == []
+    (one,) = found(zero, made_twelve, "steps=12", changed)
+    assert one.key == ("run_dir",)
+    assert f"another {changed.partition('=')[0]}" in one.says
+    assert found(zero, made_twelve, "steps=13", changed) == []
