@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from launchers.ports import HOST, LoopbackPorts
 
 HERE = Path(__file__).parent
 
 
 def run_program(name: str) -> dict[str, Any]:
     """What ``programs/<name>.py`` printed last, as JSON; fails with its log."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     one_rank = {
         "RANK": "0",
         "WORLD_SIZE": "1",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "MASTER_ADDR": HOST,
+        "MASTER_PORT": str(next(LoopbackPorts())),
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(
             [str(HERE.parents[1]), str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]

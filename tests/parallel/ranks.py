@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
+
+from launchers.ports import HOST, LoopbackPorts
 
 PROGRAMS = Path(__file__).parent / "programs"
 LIMIT_SECONDS = 240
@@ -20,12 +21,10 @@ def run_ranks(program: str, layout: dict[str, int], **arguments: object) -> list
 
     Fails with the log of the first rank that failed.
     """
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     given = json.dumps({"layout": layout, **arguments}, default=str)
     shared = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "MASTER_ADDR": HOST,
+        "MASTER_PORT": str(next(LoopbackPorts())),
         "WORLD_SIZE": str(layout["processes"]),
         "OMP_NUM_THREADS": "1",
     }
