@@ -243,7 +243,7 @@ def _completion(sample: Mapping[str, Any]) -> Completion:
     )
 
 
-class _NotFinite(Exception):
+class _NotFinite(ValueError):
     """The server's answer has a log-probability that is no finite number."""
 
 
