@@ -13,13 +13,14 @@ from typing import Any, Self
 
 from engine.config.leaves import leaves
 from engine.rollout.made_by import (
-    LAYOUT,
     POSITION,
+    ROUNDING,
     TRAINED_WITH,
     WEIGHTS,
     Difference,
     Settings,
     differences,
+    without,
 )
 from engine.rollout.store import RolloutStore, StepSummary
 
@@ -155,33 +156,37 @@ class Lineage:
     def why_not(self, store: RolloutStore, wanted: Settings) -> str | None:
         """Return why what ``store`` has of the step at hand is not ``wanted``: a clause, or None.
 
-        Nothing stored is nothing wrong.
+        Nothing stored is nothing wrong, and rounding is another matter: see :meth:`drift`.
         """
         step = self.place.version
         if not store.has(step):
             return None
         if (stored := store.made_by(step)) is None:
             return "does not say what made it"
-        found = self._differences(stored, wanted)
+        found = differences(without(stored, ROUNDING), without(wanted, ROUNDING))
         more = f" (and {len(found) - 1} settings more)" if len(found) > 1 else ""
         return f"{found[0]}{more}" if found else None
 
-    def _differences(self, stored: Settings, wanted: Settings) -> list[Difference]:
-        """Return in what a stored step differs from what is wanted of the one at hand.
+    def drift(self, store: RolloutStore, step: int) -> Difference | None:
+        """Return by what the weights of this start may drift from those that sampled ``step``.
 
-        Where this start begins the weights are the checkpoint's, whatever layout had made them when
-        the step was sampled: they differ by rounding, and the parity gate measures it. Behind it
-        every update adds to that, so that a step of another layout does not count as the same.
+        Weights of another layout differ by rounding, which adds up from update to update. Where
+        this start begins they are the checkpoint's, whatever layout had made them.
+
+        Returns:
+            A setting of the updates between; None where there is none.
         """
-        if self.place.version == self._start.place.version:
-            stored, wanted = _without(stored, LAYOUT), _without(wanted, LAYOUT)
-        return differences(stored, wanted)
+        if step <= self._start.place.version or (stored := store.made_by(step)) is None:
+            return None
+        wanted = {TRAINED_WITH + key: value for key, value in self._start.trained_with.items()}
+        rounding = [
+            difference
+            for difference in differences(stored, {**stored, **wanted})
+            if difference.key.startswith(ROUNDING)
+        ]
+        return rounding[0] if rounding else None
 
 
 def comparable(one: Settings, other: Settings) -> list[Difference]:
     """Return in what two evaluations differ but the weights that they measure."""
-    return differences(*(_without(_without(s, WEIGHTS), TRAINED_WITH) for s in (one, other)))
-
-
-def _without(settings: Settings, prefix: str) -> Settings:
-    return {key: value for key, value in settings.items() if not key.startswith(prefix)}
+    return differences(*(without(settings, (WEIGHTS, TRAINED_WITH)) for settings in (one, other)))

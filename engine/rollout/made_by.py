@@ -22,7 +22,20 @@ Settings = Mapping[str, Any]
 """Dotted key -> JSON value."""
 
 TRAINED_WITH, WEIGHTS, POSITION = "trained_with.", "weights.", "prompts.position"
-LAYOUT = f"{TRAINED_WITH}layout."
+ROUNDING = tuple(
+    f"{TRAINED_WITH}{key}"
+    for key in (
+        "layout.",
+        "training.tokens_per_microbatch",
+        "training.logits_chunk_tokens",
+        "training.recompute",
+        "training.overlap_",
+        "training.bucket_parameters",
+        "training.dispatcher",
+        "training.grouped_experts",
+    )
+)
+"""Beginnings of keys that change the weights of an update by rounding alone."""
 FILES = ("model", "prompts.train", "prompts.held_out")
 """Keys whose values are digests."""
 _NONE = "(none)"
@@ -63,3 +76,8 @@ def differences(stored: Settings, wanted: Settings) -> list[Difference]:
         if stored.get(key) != wanted.get(key)
     ]
     return sorted(found, key=lambda difference: difference.key.startswith(WEIGHTS))
+
+
+def without(settings: Settings, beginnings: tuple[str, ...]) -> Settings:
+    """Return ``settings`` without the keys that begin so."""
+    return {key: value for key, value in settings.items() if not key.startswith(beginnings)}

@@ -39,8 +39,8 @@ def discard_stale(
             break
         _discard(rollouts, "rollout", lineage, lineage.rollout(), say)
         if (summary := rollouts.summary(step)) is None:
-            _discard_after(rollouts, step, "rollout", say)
-            _discard_after(evaluations, step, "evaluation of version", say)
+            for span in discard_after(rollouts, evaluations, step):
+                say(f"{span} came after it: sampled again, too")
             break
         kept.add(step)
         lineage.advance(summary)
@@ -56,10 +56,14 @@ def _discard(
         store.discard(step)
 
 
-def _discard_after(store: RolloutStore, step: int, kind: str, say: Callable[[str], None]) -> None:
-    after = [stored for stored in store.stored() if stored > step]
-    for stored in reversed(after):
-        store.discard(stored)
-    if after:
-        span = f"{after[0]}" if len(after) == 1 else f"{after[0]} to {after[-1]}"
-        say(f"{kind} {span} came after it: sampled again, too")
+def discard_after(rollouts: RolloutStore, evaluations: RolloutStore, step: int) -> list[str]:
+    """Remove what is stored of later steps than ``step``; return in words what it was."""
+    found = []
+    for store, kind in ((rollouts, "rollout"), (evaluations, "evaluation of version")):
+        after = [stored for stored in store.stored() if stored > step]
+        for stored in reversed(after):
+            store.discard(stored)
+        if after:
+            span = f"{after[0]}" if len(after) == 1 else f"{after[0]} to {after[-1]}"
+            found.append(f"{kind} {span}")
+    return found

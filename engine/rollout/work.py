@@ -43,6 +43,7 @@ class Work:
         self._evaluations = RolloutStore(plan.run_dir / "evaluations")
         self._lineage: Lineage | None = None
         self._first = 0
+        self._in_doubt: set[int] = set()  # stored steps that the trainer may yet discard
 
     def _load(self, file: Path) -> TokenizedPrompts:
         plan, say = self._plan, _log.info
@@ -54,9 +55,17 @@ class Work:
     def begin(self, lineage: Lineage) -> None:
         """Take what the steps of this start have to be made by, from its first step on."""
         self._lineage, self._first = lineage, lineage.place.version
+        self._in_doubt = {
+            step
+            for step in range(self._first, self._plan.steps + 1)
+            if lineage.drift(self._rollouts, step) or lineage.drift(self._evaluations, step)
+        }
 
     def is_over(self) -> bool:
         """Return whether everything is stored: then nobody needs this process any more."""
+        return self._all_is_stored() and not self._in_doubt
+
+    def _all_is_stored(self) -> bool:
         steps, last = range(self._first, self._plan.steps), self._plan.steps
         due = [step for step in steps if is_due(step, self._plan.evaluation)]
         return (
@@ -76,6 +85,7 @@ class Work:
         lineage = self._lineage
         assert lineage is not None, "begin() comes before run()"
         for step in range(self._first, self._plan.steps):
+            await self._settle(control, say, step)
             # The trainer cannot move on without them, so that the version stays meanwhile.
             if is_due(step, self._plan.evaluation) and not self._evaluations.is_done(step):
                 await self._evaluate(control, collector, say, lineage)
@@ -86,13 +96,25 @@ class Work:
                 _log.info("rollout %d is stored already", step)
                 self._rollouts.finish(step, summary.groups, seconds=0.0)
             lineage.advance(summary)
+        await self._settle(control, say, self._plan.steps)
         if not self._evaluations.is_done(self._plan.steps):
             await self._evaluate(control, collector, say, lineage)
 
+    async def _settle(self, control: Control, say: Callable[[str], None], step: int) -> None:
+        """Wait until the trainer has come to a stored step that it may discard: it has decided."""
+        if step not in self._in_doubt:
+            return
+        try:
+            await self._wait_for_weights(control, say, step, exactly=False)
+        except RunError:  # the trainer needs nothing more, and may be gone
+            if not self._all_is_stored():
+                raise
+        self._in_doubt.remove(step)
+
     async def _wait_for_weights(
-        self, control: Control, say: Callable[[str], None], version: int
+        self, control: Control, say: Callable[[str], None], version: int, *, exactly: bool = True
     ) -> None:
-        """Return once the servers have weight version ``version``."""
+        """Return once the servers have weight version ``version``, or a later one if allowed."""
 
         def poll() -> int | None:
             found = control.weights_version()
@@ -105,7 +127,7 @@ class Work:
             found = await wait_for_async(
                 name, poll, limit, lambda: control.last_said("trainer"), notice.pause_async
             )
-        if found != version:
+        if exactly and found != version:
             raise RunError(
                 f"{self._plan.run_dir}: the servers have weight version {found}, but what version "
                 f"{version} has to sample is not stored; start the run again"

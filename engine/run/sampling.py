@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from math import isfinite
 from typing import Any, TypeVar
 
 import torch
@@ -21,11 +22,11 @@ from engine.platform.waiting import wait_for
 from engine.rollout.control import Control
 from engine.rollout.evaluation import is_due
 from engine.rollout.lineage import Lineage, Place, Start
-from engine.rollout.made_by import Settings
+from engine.rollout.made_by import Difference, Settings
 from engine.rollout.notice import Notice
 from engine.rollout.sample import Sample
-from engine.rollout.stale import discard_stale
-from engine.rollout.store import RolloutStore
+from engine.rollout.stale import discard_after, discard_stale
+from engine.rollout.store import RolloutStore, StepSummary
 from engine.run.placement import CONTROL, HTTP, Placement
 from engine.run.record import Record
 from engine.run.rollout_batch import RolloutBatch
@@ -40,6 +41,9 @@ from engine.weights.push.disk import DiskPush
 
 T = TypeVar("T")
 
+DRIFT_SHARE = 0.5
+"""Of ``parity.max_logprob_difference``: beyond it rollouts of another layout are replayed no more.
+An update adds about a fifth of the quickstart's limit at most."""
 CONTROL_SECONDS = 60.0
 """How long the other ranks wait for rank 0 to open the control store."""
 
@@ -164,8 +168,7 @@ class Sampling:
                 self._evaluations, evaluated_by
             )
             self._wait_for_step(self._rollouts, "rollout", self._lineage.rollout())
-            summary = self._rollouts.summary(number)
-            assert summary is not None  # it is there, and nobody removes it
+            summary = self._summary_of_all_ranks(number)
             step.replayed = number in self._replayed
             self._lineage.advance(summary)
             samples = self._rollouts.samples(number)
@@ -186,6 +189,23 @@ class Sampling:
             seconds[names.START_SECONDS] = first - self._pushed_at
         return seconds
 
+    def _summary_of_all_ranks(self, number: int) -> StepSummary:
+        """Return the summary of a stored rollout: on all ranks the one that rank 0 sees.
+
+        To others a network's file system may still show a discarded rollout of this number.
+        """
+        mine = self._rollouts.summary(number)
+        digest = [mine.digest if mine else None]
+        dist.broadcast_object_list(digest)
+
+        def poll() -> StepSummary | None:
+            found = self._rollouts.summary(number)
+            return found if found and found.digest == digest[0] else None
+
+        limit = self._config.rollout.wait_seconds
+        who = partial(self._control.last_said, "sampler")
+        return wait_for(f"rollout {number} as rank 0 sees it", poll, limit, who)
+
     def _wait_for_step(self, store: RolloutStore, kind: str, made_by: Settings) -> None:
         """Wait until ``store`` has the step at hand, made by these settings.
 
@@ -204,11 +224,32 @@ class Sampling:
         Args:
             compared: what ``RolloutBatch.fill_old_logprobs`` found.
 
+        Where a replayed rollout was sampled by weights of another layout, from which those of this
+        run drift by rounding, the replay ends before the difference comes near the limit.
+
         Raises:
             RunError: they disagree on a token by more than ``parity.max_logprob_difference``.
         """
         limit = self._config.parity.max_logprob_difference
+        if drift := self._lineage.drift(self._rollouts, step.number):
+            self._end_replay(step.number, drift, compared.worst.difference, limit)
         parity.hold(compared.worst, limit, version=step.number)
+
+    def _end_replay(self, number: int, drift: Difference, worst: float, limit: float) -> None:
+        """Discard what is stored behind rollout ``number`` if the weights have drifted far."""
+        if worst <= DRIFT_SHARE * limit or not isfinite(worst):  # the gate itself names the latter
+            return
+        last = number if worst <= limit else number - 1
+        self._replayed = frozenset(step for step in self._replayed if step <= last)
+        if self._record is not None:  # before the sampler is told of the next weights
+            for span in discard_after(self._rollouts, self._evaluations, last):
+                _say(f"{span} {drift}; both now differ by {worst:.1e}: sampled again")
+        if worst > limit:
+            raise RunError(
+                f"rollout {number} {drift}, and the log-probability of a token differs by "
+                f"{worst:.1e}, above parity.max_logprob_difference = {limit:.1e}; it is discarded: "
+                f"start the run again to have it sampled"
+            )
 
     def log(
         self, step: Step, batch: RolloutBatch, updates: Sequence[Mapping[str, float]], rate: float

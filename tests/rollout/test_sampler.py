@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from engine.rollout.control import Control
 from engine.rollout.evaluation import evaluate
 from engine.rollout.lineage import Place, Start
 from engine.rollout.made_by import FILES
+from engine.rollout.stale import discard_after
 from engine.rollout.store import RolloutStore
 from launchers.ports import LoopbackPorts
 
@@ -70,11 +72,15 @@ class Run:
             "evaluation": {"every": 2, "prompts": 3, "temperature": 0.6, "top_p": 0.95},
         }  # fmt: skip
 
-    def start(self, first: int = 0) -> subprocess.Popen[bytes]:
+    def start(self, first: int = 0, **layout: int) -> subprocess.Popen[bytes]:
         """Start the sampler, and take the trainer's place: this start goes on from ``first``."""
         address = f"127.0.0.1:{next(LoopbackPorts())}"
         self.control = Control.host(address)
-        self.control.announce_start(self.trainer_start(first))
+        start = self.trainer_start(first)
+        if layout:
+            others = {f"layout.{name}": size for name, size in layout.items()}
+            start = replace(start, trained_with={**start.trained_with, **others})
+        self.control.announce_start(start)
         plan = self.folder / "plan.json"
         plan.write_text(json.dumps({**self.plan, "control_address": address}))
         with self.log.open("wb") as log:
@@ -210,6 +216,30 @@ def test_a_second_start_samples_nothing_and_a_longer_run_goes_on(run):
     assert run.rollouts.steps() == [0, 1, 2, 3]
     assert run.evaluations.steps() == [0, 2, 3, 4]
     assert len(run.server.asked()) == 4 + 3  # rollout 3 and evaluation 4
+
+
+def test_what_was_sampled_in_another_layout_is_settled_when_the_trainer_comes_to_it(run):
+    sampler = run.start()
+    run.train()
+    assert ended(sampler, within=60) == 0
+    run.server.asked()
+    close_enough = run.start(first=1, tp=2)
+    run.wait("the servers", run.control.servers_ready)
+    assert close_enough.poll() is None
+    run.train(first=1)
+    assert ended(close_enough, within=60) == 0
+    assert run.server.asked() == []
+    drifted = run.start(first=1, tp=2)
+    run.wait("the servers", run.control.servers_ready)
+    run.push(1)
+    discard_after(run.rollouts, run.evaluations, 1)  # the trainer has compared rollout 1
+    run.push(2)
+    run.wait("rollout 2", lambda: run.rollouts.is_done(2))
+    run.push(3)
+    assert ended(drifted, within=60) == 0
+    assert len(run.server.asked()) == 4 + 3 + 3  # rollout 2, evaluations 2 and 3
+    made_by = run.rollouts.made_by(2)
+    assert made_by is not None and made_by["trained_with.layout.tp"] == 2
 
 
 def test_killed_in_a_rollout_its_successor_asks_only_for_what_is_missing(run):

@@ -14,7 +14,7 @@ from made_samples import make_group
 from engine.config.sampler import EvaluationConfig, RolloutConfig
 from engine.rewards.table import RewardsConfig
 from engine.rollout.lineage import Lineage, Place, Start
-from engine.rollout.stale import discard_stale
+from engine.rollout.stale import discard_after, discard_stale
 from engine.rollout.store import RolloutStore
 
 STEPS = 4
@@ -150,12 +150,26 @@ def test_another_way_to_train_keeps_the_checkpoints_own_step_alone(run):
     assert run.evaluations.steps() == [0, 1]
 
 
-def test_another_layout_keeps_the_checkpoints_own_step_alone(run):
-    """Its weights are the checkpoint's; behind it rounding adds up from update to update."""
-    assert run.start(lineage(place=run.places[1], update={**UPDATE, "layout.tp": 2})) == {1}
-    other = Run(run.rollouts.root.parent / "other")
-    in_another = {**other.places[2].as_json(), "trained_with": {**UPDATE, "layout.tp": 2}}
-    assert other.start(lineage(place=Place(**in_another))) == {2, 3}
+def test_another_layout_replays_what_its_weights_may_drift_from(run):
+    """At the checkpoint they are the same; behind it rounding adds up from update to update."""
+    wanted = lineage(place=run.places[1], update={**UPDATE, "layout.tp": 2})
+    assert run.start(wanted) == {1, 2, 3}
+    assert [step for step in range(STEPS) if wanted.drift(run.rollouts, step)] == [2, 3]
+    assert str(wanted.drift(run.evaluations, STEPS)) == (
+        "was sampled by weights trained with layout.tp 1, this run has 2"
+    )
+    at_tp2 = Place(**{**run.places[2].as_json(), "trained_with": {**UPDATE, "layout.tp": 2}})
+    back = lineage(place=at_tp2)
+    assert run.start(back) == {2, 3}
+    assert not any(back.drift(run.rollouts, step) for step in range(STEPS))
+
+
+def test_what_came_after_a_step_is_discarded_and_told(run):
+    assert discard_after(run.rollouts, run.evaluations, 2) == [
+        "rollout 3", "evaluation of version 3 to 4",
+    ]  # fmt: skip
+    assert run.rollouts.steps() == run.evaluations.steps() == [0, 1, 2]
+    assert discard_after(run.rollouts, run.evaluations, 2) == []
 
 
 def test_a_checkpoint_trained_another_way_than_the_sampled_weights_samples_again(run):
