@@ -41,9 +41,9 @@ from engine.weights.push.disk import DiskPush
 
 T = TypeVar("T")
 
-DRIFT_SHARE = 0.5
+DRIFT_SHARE = 0.25
 """Of ``parity.max_logprob_difference``: beyond it rollouts of another layout are replayed no more.
-An update adds about a fifth of the quickstart's limit at most."""
+An update of the quickstart has added up to two fifths of its limit."""
 CONTROL_SECONDS = 60.0
 """How long the other ranks wait for rank 0 to open the control store."""
 
