@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 
 from engine.rollout.lineage import Lineage
@@ -39,8 +39,8 @@ def discard_stale(
             break
         _discard(rollouts, "rollout", lineage, lineage.rollout(), say)
         if (summary := rollouts.summary(step)) is None:
-            for span in discard_after(rollouts, evaluations, step):
-                say(f"{span} came after it: sampled again, too")
+            for what in discard_after(rollouts, evaluations, step):
+                say(f"{what} came after it: sampled again, too")
             break
         kept.add(step)
         lineage.advance(summary)
@@ -64,6 +64,10 @@ def discard_after(rollouts: RolloutStore, evaluations: RolloutStore, step: int) 
         for stored in reversed(after):
             store.discard(stored)
         if after:
-            span = f"{after[0]}" if len(after) == 1 else f"{after[0]} to {after[-1]}"
-            found.append(f"{kind} {span}")
+            found.append(f"{kind} {span(after)}")
     return found
+
+
+def span(steps: Sequence[int]) -> str:
+    """Return steps that follow each other in words, e.g. ``3 to 5``."""
+    return f"{steps[0]}" if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"

@@ -25,7 +25,7 @@ from engine.rollout.lineage import Lineage, Place, Start
 from engine.rollout.made_by import Difference, Settings
 from engine.rollout.notice import Notice
 from engine.rollout.sample import Sample
-from engine.rollout.stale import discard_after, discard_stale
+from engine.rollout.stale import discard_after, discard_stale, span
 from engine.rollout.store import RolloutStore, StepSummary
 from engine.run.placement import CONTROL, HTTP, Placement
 from engine.run.record import Record
@@ -119,8 +119,7 @@ class Sampling:
             self._rollouts, self._evaluations, self._lineage, self._config.steps, _say
         )
         if found:
-            steps = f"{min(found)}" if len(found) == 1 else f"{min(found)} to {max(found)}"
-            _say(f"rollout {steps} is stored and trained on as it is")
+            _say(f"rollout {span(sorted(found))} is stored and trained on as it is")
         return found
 
     def push(self, version: int) -> None:
@@ -167,8 +166,8 @@ class Sampling:
             self._evaluated = self._evaluations.is_done(number) and not self._lineage.why_not(
                 self._evaluations, evaluated_by
             )
-            self._wait_for_step(self._rollouts, "rollout", self._lineage.rollout())
-            summary = self._summary_of_all_ranks(number)
+            mine = self._wait_for_step(self._rollouts, "rollout", self._lineage.rollout())
+            summary = self._summary_of_rank_0(mine)
             step.replayed = number in self._replayed
             self._lineage.advance(summary)
             samples = self._rollouts.samples(number)
@@ -189,43 +188,45 @@ class Sampling:
             seconds[names.START_SECONDS] = first - self._pushed_at
         return seconds
 
-    def _summary_of_all_ranks(self, number: int) -> StepSummary:
-        """Return the summary of a stored rollout: on all ranks the one that rank 0 sees.
+    def _summary_of_rank_0(self, mine: StepSummary) -> StepSummary:
+        """Return the summary that rank 0 has of the rollout that this rank sees as ``mine``.
 
-        To others a network's file system may still show a discarded rollout of this number.
+        To other ranks a network's file system may still show a discarded rollout of this number.
         """
-        mine = self._rollouts.summary(number)
-        digest = [mine.digest if mine else None]
+        digest = [mine.digest]
         dist.broadcast_object_list(digest)
+        if mine.digest == digest[0]:
+            return mine
 
         def poll() -> StepSummary | None:
-            found = self._rollouts.summary(number)
+            found = self._rollouts.summary(mine.step)
             return found if found and found.digest == digest[0] else None
 
         limit = self._config.rollout.wait_seconds
         who = partial(self._control.last_said, "sampler")
-        return wait_for(f"rollout {number} as rank 0 sees it", poll, limit, who)
+        return wait_for(f"rollout {mine.step} as rank 0 sees it", poll, limit, who)
 
-    def _wait_for_step(self, store: RolloutStore, kind: str, made_by: Settings) -> None:
-        """Wait until ``store`` has the step at hand, made by these settings.
+    def _wait_for_step(self, store: RolloutStore, kind: str, made_by: Settings) -> StepSummary:
+        """Wait until ``store`` has the step at hand, made by these settings; return its summary.
 
         Raises:
             RunError: it does not come within ``rollout.wait_seconds``, or is made by others.
         """
         step, limit = self._lineage.place.version, self._config.rollout.wait_seconds
         with self._control.notice_of_step(store.root.name, step) as notice:
-            self._wait_for(f"{kind} {step}", lambda: store.summary(step), limit, notice)
+            found = self._wait_for(f"{kind} {step}", lambda: store.summary(step), limit, notice)
         if why := self._lineage.why_not(store, made_by):
             raise RunError(f"{store.folder(step)} {why}; start the run again to have it sampled")
+        return found
 
     def check_parity(self, compared: Comparison, step: Step) -> None:
         """Pass silently if trainer and sampler agree on the sampled tokens' log-probabilities.
 
-        Args:
-            compared: what ``RolloutBatch.fill_old_logprobs`` found.
-
         Where a replayed rollout was sampled by weights of another layout, from which those of this
         run drift by rounding, the replay ends before the difference comes near the limit.
+
+        Args:
+            compared: what ``RolloutBatch.fill_old_logprobs`` found.
 
         Raises:
             RunError: they disagree on a token by more than ``parity.max_logprob_difference``.
@@ -242,8 +243,8 @@ class Sampling:
         last = number if worst <= limit else number - 1
         self._replayed = frozenset(step for step in self._replayed if step <= last)
         if self._record is not None:  # before the sampler is told of the next weights
-            for span in discard_after(self._rollouts, self._evaluations, last):
-                _say(f"{span} {drift}; both now differ by {worst:.1e}: sampled again")
+            for what in discard_after(self._rollouts, self._evaluations, last):
+                _say(f"{what} {drift}; both now differ by {worst:.1e}: sampled again")
         if worst > limit:
             raise RunError(
                 f"rollout {number} {drift}, and the log-probability of a token differs by "

@@ -17,7 +17,7 @@ from engine.errors import RunError
 from engine.models.config_json import with_dtype_name
 from engine.platform.files import sync
 from engine.weights import block_fp8, quantisation
-from engine.weights.stored_folder import INDEX, StoredFolder
+from engine.weights.stored_folder import INDEX, WHOLE, StoredFolder
 
 _TRAVEL = (".json", ".jinja", ".model", ".tiktoken", ".txt", ".py")
 """Ends of names of what goes with weights: config, tokenizer, chat template, the makers' code."""
@@ -116,7 +116,7 @@ def plain_config(
 
 def shard_name(number: int, shards: int) -> str:
     """Return the file name of a shard, counted from 1; an only one is named as a whole model."""
-    return "model.safetensors" if shards == 1 else f"model-{number:05d}-of-{shards:05d}.safetensors"
+    return WHOLE if shards == 1 else f"model-{number:05d}-of-{shards:05d}.safetensors"
 
 
 def write_index(
