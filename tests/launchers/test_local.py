@@ -244,7 +244,8 @@ def test_fewer_steps_than_were_made_are_refused_before_anything_starts(start: St
     (run_dir / "launcher.lock").touch()
     run = start({"trainer": ["sleep"]}, {}, "steps=8")
     assert run.wait(LIMIT) == 1
-    assert run.output.startswith("error: steps: 8 are asked for, but the run in")
+    assert "steps: 8 are asked for, but the run in" in run.output
+    assert f"{run_dir} has made 9 already; ask for 9 or more" in run.output
     assert not (run_dir / "logs").exists()
 
 
