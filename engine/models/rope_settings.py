@@ -79,6 +79,12 @@ def rotated_part(config: Mapping[str, Any]) -> float | None:
     return None if part is None else float(part)
 
 
+def nulls_inside(config: Mapping[str, Any]) -> list[str]:
+    """Return the keys with null inside the rotary settings that count."""
+    found = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    return [key for key, value in found.items() if value is None]
+
+
 def _stated(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return every setting that there is, moved into one place, without nulls."""
     new, old = _settings_of(config, "rope_parameters"), _settings_of(config, "rope_scaling")

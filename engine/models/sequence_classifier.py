@@ -71,10 +71,14 @@ def as_built(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**config, "tie_word_embeddings": False, "num_nextn_predict_layers": 0}
 
 
+def language_model_class(config: Mapping[str, Any]) -> str:
+    """Return the class of the language models of a ``model_type``: ``Qwen3MoeForCausalLM``."""
+    words = str(config.get("model_type", "")).split("_")
+    return "".join(word.capitalize() for word in words) + _LANGUAGE_MODEL
+
+
 def _architecture(config: Mapping[str, Any]) -> str:
     """Return ``Qwen3MoeForSequenceClassification`` for Qwen3-MoE."""
-    for name in config.get("architectures") or ():
-        if name.endswith(_LANGUAGE_MODEL):
-            return str(name).removesuffix(_LANGUAGE_MODEL) + _CLASSIFIER
-    words = str(config.get("model_type", "")).split("_")
-    return "".join(word.capitalize() for word in words) + _CLASSIFIER
+    names = [*map(str, config.get("architectures") or ()), language_model_class(config)]
+    found = next(name for name in names if name.endswith(_LANGUAGE_MODEL))
+    return found.removesuffix(_LANGUAGE_MODEL) + _CLASSIFIER

@@ -94,7 +94,7 @@ def _dtype_problems(folder: StoredFolder, maps: dict[MapKey, TensorMap]) -> Iter
             if dtype == _FP8 and folder.quantised is not None:
                 yield from _scale_problems(folder, folder.quantised, name)
             elif dtype not in _PLAIN:
-                yield f"{name} is {dtype}; expected weights in {', '.join(_PLAIN)}"
+                yield f"{name} is {dtype}; expected weights in {', '.join(_PLAIN)}: save them so"
         if len(set(found.values())) > 1:
             said = ", ".join(f"{name} is {dtype}" for name, dtype in found.items())
             yield f"tensors that make up one have several dtypes: {said}"

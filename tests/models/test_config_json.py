@@ -98,6 +98,22 @@ def test_llama_leaves_out_what_its_first_versions_left_out():
     assert "num_key_value_heads" in meaning({**older, "model_type": "qwen2"})
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "model_type", ["glm4_moe", "llama", "mixtral", "qwen2", "qwen3_moe", "qwen3"]
+)
+def test_heads_that_nobody_states_are_as_wide_as_transformers_takes_them(model_type):
+    import transformers
+
+    name = next(name for name in MODELS if MODELS[name]["model_type"] == model_type)
+    config = {**MODELS[name], "hidden_size": 96}
+    config.pop("head_dim", None)
+    theirs = transformers.AutoConfig.for_model(**json.loads(json.dumps(config)))
+    expected = getattr(theirs, "head_dim", None) or 96 // config["num_attention_heads"]
+    assert model_sizes(config).query_channels == expected
+    assert expected == (128 if model_type == "qwen3" else 16)
+
+
 @pytest.mark.slow  # transformers starts in seven seconds
 @pytest.mark.parametrize(
     ("said", "name"),

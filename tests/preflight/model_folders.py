@@ -13,6 +13,7 @@ from engine.weights.stored_folder import INDEX
 from engine.weights.tensor_maps import maps_of
 
 QWEN3: dict[str, Any] = {
+    "architectures": ["Qwen3ForCausalLM"],
     "model_type": "qwen3",
     "vocab_size": 52,
     "hidden_size": 24,
@@ -29,12 +30,14 @@ QWEN3: dict[str, Any] = {
 }
 MIXTRAL: dict[str, Any] = {
     **{key: value for key, value in QWEN3.items() if key != "head_dim"},
+    "architectures": ["MixtralForCausalLM"],
     "model_type": "mixtral",
     "num_local_experts": 4,
     "num_experts_per_tok": 2,
 }
 DEEPSEEK: dict[str, Any] = {
     **MIXTRAL,
+    "architectures": ["DeepseekV3ForCausalLM"],
     "model_type": "deepseek_v3",
     "kv_lora_rank": 8,
     "q_lora_rank": None,

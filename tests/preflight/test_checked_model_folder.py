@@ -70,6 +70,11 @@ def test_an_output_layer_that_is_missing_may_be_tied(tmp_path: Path):
         ),
         ({"rope_scaling": {"rope_type": "longrope"}}, ["rope_type 'longrope', its family knows"]),
         ({"rope_scaling": {"rope_type": "yarn"}}, ["lacks the key 'factor'"]),
+        ({"layer_types": ["full_attention"]}, ["layer_types for 1 layers, expected one for each"]),
+        ({"layer_types": ["full_attention", "sliding_attention"], "use_sliding_window": False},
+         ["layer_types 'sliding_attention' for layer 1, only 'full_attention'"]),
+        ({"layer_types": "full_attention"}, ["layer_types for 'full_attention' layers"]),
+        ({"num_key_value_heads": 3}, ["num_attention_heads 4, expected a multiple of num_key_val"]),
     ],
 )  # fmt: skip
 def test_a_config_that_no_family_reads_is_refused_by_its_keys(tmp_path: Path, change, words):
@@ -118,7 +123,7 @@ def test_what_is_known_of_another_familys_folder_is_told_beside_it(tmp_path: Pat
     [
         (NORM, ("BF16", (23,)), f"{NORM} has shape (23,); config.json asks for (24,)"),
         (QUERY, ("BF16", (24, 25)), f"{QUERY} has shape (24, 25); config.json asks for (24, 24)"),
-        (NORM, ("I64", (24,)), f"{NORM} is I64; expected weights in F32, BF16, F16"),
+        (NORM, ("I64", (24,)), f"{NORM} is I64; expected weights in F32, BF16, F16: save them so"),
         (QUERY, ("F32", (24, 24)), f"several dtypes: {QUERY} is F32, "),
         (QUERY, ("F8_E4M3", (24, 24)), f"{QUERY} is F8_E4M3; expected weights"),
     ],
@@ -177,6 +182,19 @@ def test_a_shard_that_is_cut_off_is_named_without_reading_it(tmp_path: Path):
     with file.open("r+b") as stream:
         stream.truncate(file.stat().st_size - 1)
     assert "model-00001-of-00002.safetensors cannot be read as safetensors: it has" in only(folder)
+
+
+def test_more_experts_chosen_than_there_are(tmp_path: Path):
+    config = {**MIXTRAL, "num_experts_per_tok": 5}
+    assert "num_experts_per_tok 5, expected at most the number of experts 4" in only(
+        folder_of(tmp_path, config, tensors_of(MIXTRAL))
+    )
+
+
+def test_an_adapter_beside_a_whole_model_is_not_dropped(tmp_path: Path):
+    folder = folder_of(tmp_path)
+    (folder / "adapter_config.json").write_text("{}")
+    assert "adapter_config.json beside a whole model" in only(folder)
 
 
 def test_no_folder_and_other_formats(tmp_path: Path):

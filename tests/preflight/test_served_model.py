@@ -40,6 +40,10 @@ def with_rope(config, **rope):
         with_rope(QWEN3, **YARN, mscale=0.7),
         with_rope(QWEN3, **YARN, attention_factor=1.1386294361119891),
         with_rope(QWEN3, rope_type="linear", factor=4.0),
+        with_rope(QWEN3, **YARN, mscale=None, mscale_all_dim=None, attention_factor=None),
+        with_rope(QWEN3, rope_type="default", factor=None),
+        with_rope({**QWEN3, "max_position_embeddings": 64}, **YARN),
+        {**MIXTRAL, "rope_theta": 3e5},
     ],
 )
 def test_what_servers_compute_alike_is_passed(tmp_path, config):
@@ -54,6 +58,14 @@ def test_what_servers_compute_alike_is_passed(tmp_path, config):
         (with_rope(QWEN3, **YARN, attention_factor=1.0), "write attn_factor 0.8782488563"),
         (with_rope(QWEN3, **YARN, mscale=0.7, mscale_all_dim=0), "by 1.09704, the trainer"),
         (with_rope(QWEN3, **YARN, extrapolation_factor=0.5), "extrapolation_factor"),
+        (with_rope(QWEN3, **YARN | {"factor": 3.0}), "rotation of 96 positions (original_max"),
+        (with_rope({**QWEN3, "max_position_embeddings": 129}, **YARN), "is 129: set it to 128"),
+        (with_rope(QWEN3, **YARN, attn_factor=None), "no null for attn_factor in the rotary sett"),
+        (with_rope(QWEN3, **YARN, beta_slow=None), "no null for beta_slow in the rotary settings"),
+        ({**QWEN3, "rope_parameters": {"rope_theta": None}}, "no null for rope_theta in the rota"),
+        ({**MIXTRAL, "rope_theta": 700.5}, "cut rope_theta 700.5 to a whole number"),
+        ({**QWEN3, "quantization_config": BLOCK_FP8}, "and none is: delete quantization_config"),
+        ({**QWEN3, "architectures": None}, "by which servers choose the model's class"),
         ({**QWEN3, "architectures": ["Qwen3ForSequenceClassification"], "num_labels": 1},
          "expected a language model"),
     ],
@@ -69,15 +81,23 @@ def test_the_advice_is_right(tmp_path):
     assert found(folder_of(tmp_path, config)) == []
 
 
+FP8_WEIGHT = "model.layers.0.self_attn.o_proj.weight"
+IN_FP8 = {
+    **tensors_of(QWEN3),
+    FP8_WEIGHT: ("F8_E4M3", (24, 24)),
+    f"{FP8_WEIGHT}_scale_inv": ("F32", (2, 2)),
+}
+
+
 @pytest.mark.parametrize(
-    ("config", "words"),
+    ("config", "tensors", "words"),
     [
-        (DEEPSEEK, "no latent attention"),
-        ({**QWEN3, "quantization_config": BLOCK_FP8}, "cannot compute in block FP8"),
+        (DEEPSEEK, None, "no latent attention"),
+        ({**QWEN3, "quantization_config": BLOCK_FP8}, IN_FP8, "cannot compute in block FP8"),
     ],
 )
-def test_what_a_cpu_cannot_do_is_refused_or_said(tmp_path, config, words, monkeypatch):
-    folder = folder_of(tmp_path, config)
+def test_what_a_cpu_cannot_do_is_refused_or_said(tmp_path, config, tensors, words, monkeypatch):
+    folder = folder_of(tmp_path, config, tensors)
     (one,) = found(folder)
     assert words in one.says and one.refuses
     (meant_for_gpus,) = found(folder, "bfloat16")
@@ -102,3 +122,5 @@ def test_fused_experts_are_trained_from_but_not_served(tmp_path):
 def test_a_folder_that_is_wrong_itself_is_told_by_its_own_check(tmp_path):
     assert found(tmp_path) == []
     assert found(folder_of(tmp_path, {**QWEN3, "model_type": "gpt2"}, {})) == []
+    awq = {**QWEN3, "quantization_config": {"quant_method": "awq"}}
+    assert found(folder_of(tmp_path, awq)) == []

@@ -6,12 +6,19 @@ from typing import Any
 
 from engine.config.model_sizes import model_sizes
 from engine.errors import RunError
+from engine.models.config_json import quoted
 from engine.models.family import HuggingFaceConfig
 from engine.models.rope_settings import GROUPED, LATENT, rope_settings, yarn_arguments
 
 
 def trunk_arguments(config: HuggingFaceConfig) -> dict[str, Any]:
-    """Return the arguments of megatron's ``TransformerConfig`` that all families take alike."""
+    """Return the arguments of megatron's ``TransformerConfig`` that all families take alike.
+
+    Raises:
+        RunError: layers of several kinds, or sizes that do not go together.
+    """
+    _check_layer_types(config)
+    _check_sizes(config)
     return {
         "num_layers": config["num_hidden_layers"],
         "hidden_size": config["hidden_size"],
@@ -19,6 +26,39 @@ def trunk_arguments(config: HuggingFaceConfig) -> dict[str, Any]:
         "layernorm_epsilon": config["rms_norm_eps"],
         "init_method_std": config.get("initializer_range", 0.02),
     }
+
+
+def _check_layer_types(config: HuggingFaceConfig) -> None:
+    """Refuse ``layer_types`` that says otherwise than ``num_hidden_layers`` layers of one kind."""
+    types, layers = config.get("layer_types"), config["num_hidden_layers"]
+    if types is None:
+        return
+    if not isinstance(types, list) or len(types) != layers:
+        count = len(types) if isinstance(types, list) else quoted(types)
+        raise RunError(
+            f"model: config.json has layer_types for {count} layers, expected one for each of "
+            f"num_hidden_layers {layers}"
+        )
+    for layer, kind in enumerate(types):
+        if kind != "full_attention":
+            raise RunError(
+                f"model: config.json has layer_types {quoted(kind)} for layer {layer}, only "
+                "'full_attention' is known"
+            )
+
+
+def _check_sizes(config: HuggingFaceConfig) -> None:
+    sizes = model_sizes(config)
+    if sizes.groups and sizes.heads % sizes.groups:
+        raise RunError(
+            f"model: config.json has num_attention_heads {sizes.heads}, expected a multiple of "
+            f"num_key_value_heads {sizes.groups}"
+        )
+    if sizes.chosen_experts > sizes.experts:
+        raise RunError(
+            f"model: config.json has num_experts_per_tok {sizes.chosen_experts}, expected at most "
+            f"the number of experts {sizes.experts}"
+        )
 
 
 def shared_arguments(
