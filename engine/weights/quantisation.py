@@ -21,6 +21,8 @@ SCALE = "_scale_inv"
 
 KEY = "quantization_config"
 _DTYPES = ("float32", "bfloat16", "float16")
+_ELSEWHERE = {"compression_config": "compressed-tensors", "quantization": "mlx"}
+"""Other keys that say so, where there is no :data:`KEY` -> by what the weights are quantised."""
 _ENDS = {
     ".qweight": "GPTQ or AWQ",
     ".qzeros": "GPTQ or AWQ",
@@ -28,6 +30,11 @@ _ENDS = {
     ".weight_scale": "compressed-tensors or ModelOpt",
     ".absmax": "bitsandbytes",
     ".SCB": "bitsandbytes",
+    ".biases": "MLX",
+    ".W_q": "HQQ",
+    ".codebooks": "AQLM",
+    "._data": "Quanto",
+    SCALE: "block FP8 (config.json lacks its quantization_config)",
 }
 """Ends of names of tensors that only quantised folders hold -> by what."""
 
@@ -51,20 +58,18 @@ def described(config: Mapping[str, Any]) -> BlockFp8 | None:
     Raises:
         RunError: another quantisation than blocks of E4M3.
     """
+    for key, method in _ELSEWHERE.items():
+        if not config.get(KEY) and isinstance(config.get(key), Mapping):
+            raise _unreadable(method)
     found = config.get(KEY)
     if not found:
         return None
-    method = found.get("quant_method") if isinstance(found, Mapping) else None
-    if not isinstance(method, str):
+    if not isinstance(found, Mapping) or not isinstance(method := _method(found), str):
         raise RunError(f"model: config.json has a {KEY} without a quant_method")
     block = found.get("weight_block_size")
     if method != "fp8" or found.get("fmt", "e4m3") != "e4m3" or not block:
         kind = f"{method[:40]} without weight_block_size" if method == "fp8" else method[:40]
-        raise RunError(
-            f"model: config.json says that the weights are quantised ({kind}); of quantised "
-            "weights only fp8 e4m3 in blocks can be read (quant_method fp8 with a "
-            "weight_block_size): take the folder of the same model that is not quantised"
-        )
+        raise _unreadable(kind)
     if not (
         isinstance(block, list)
         and len(block) == 2
@@ -79,6 +84,23 @@ def described(config: Mapping[str, Any]) -> BlockFp8 | None:
             f"model: config.json has dtype {name[:60]!r}, expected one of {', '.join(_DTYPES)}"
         )
     return BlockFp8((block[0], block[1]), name)
+
+
+def _method(found: Mapping[str, Any]) -> Any:
+    """Return ``quant_method``, or what leaves it out."""
+    if "quant_method" not in found and "quant_algo" in found:
+        return "modelopt"
+    if "quant_method" not in found and {"group_size", "bits"} <= found.keys():
+        return "mlx"
+    return found.get("quant_method")
+
+
+def _unreadable(kind: str) -> RunError:
+    return RunError(
+        f"model: config.json says that the weights are quantised ({kind}); of quantised "
+        "weights only fp8 e4m3 in blocks can be read (quant_method fp8 with a "
+        "weight_block_size): take the folder of the same model that is not quantised"
+    )
 
 
 def by_names(names: Collection[str]) -> str | None:

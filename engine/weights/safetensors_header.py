@@ -60,6 +60,8 @@ def _read(file: Path) -> dict[str, StoredTensor]:
             raise ValueError(f"it has {len(start)} bytes")
         (length,) = struct.unpack("<Q", start[:8])
         size = file.stat().st_size
+        if start.isascii() and start.strip()[:1] in (b"<", b"{"):
+            raise ValueError(f"it is a text that begins with {start.decode().strip()[:12]!r}")
         if not 0 < length <= min(_LARGEST, size - 8):
             raise ValueError(
                 f"its {size:,} bytes do not hold the header of {length:,} it begins with"

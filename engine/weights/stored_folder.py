@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from engine.errors import RunError
+from engine.models.config_json import quoted
 from engine.models.family import family_of
 from engine.weights import quantisation
 from engine.weights.fused_experts import Part, is_fused, published_parts
@@ -94,7 +95,12 @@ class StoredFolder:
         if single.is_file():
             return dict.fromkeys(self.header(single), single)
         shards = sorted(self.path.glob("model-*.safetensors"))
-        held = f"its {len(shards)} shards need that index" if shards else held_instead(self.path)
+        held = (
+            f"its shards need that index: {shards[0].name}"
+            + (f" and {len(shards) - 1} more" if len(shards) > 1 else "")
+            if shards
+            else held_instead(self.path)
+        )
         why = f"; {held}" if held else ""
         raise RunError(f"model: {self.path} holds neither {WHOLE} nor {INDEX}{why}")
 
@@ -180,11 +186,15 @@ def _weight_map(index: Path) -> dict[str, str]:
         return dict(pairs)
 
     try:
-        weight_map: Mapping[str, str] = json.loads(index.read_text(), object_pairs_hook=once)[
-            "weight_map"
-        ]
+        found = json.loads(index.read_text(), object_pairs_hook=once)
+        weight_map = found.get("weight_map") if isinstance(found, dict) else None
+        if not isinstance(weight_map, dict):
+            raise ValueError("it has no weight_map of names and files")
+        for name, file in weight_map.items():
+            if not isinstance(file, str):
+                raise ValueError(f"it names {quoted(file)} as the file of {name}")
         names = {Path(file) for file in weight_map.values()}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"model: {index} is no index of safetensors files: {error}") from None
     if not weight_map:
         raise RunError(f"model: {index} names no tensor at all")

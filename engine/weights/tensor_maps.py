@@ -7,12 +7,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from engine.errors import RunError
-from engine.models.families.layer_rules import prediction_depths
 from engine.models.family import HuggingFaceConfig, family_of
 from engine.models.sharding import TensorInfo
 from engine.models.weight_rules import TensorMap, expand
 from engine.weights import quantisation
+from engine.weights.other_formats import ADAPTER
 from engine.weights.stored_folder import StoredFolder
+from engine.weights.unexpected_names import likely_cause
 
 MapKey = tuple[str, int | None]
 """Checkpoint key and, for a tensor that exists once an expert, the expert."""
@@ -51,16 +52,26 @@ def maps_of_folder(folder: StoredFolder) -> dict[MapKey, TensorMap]:
 
 
 def check_folder(folder: StoredFolder, maps: Iterable[TensorMap]) -> None:
-    """Refuse a folder whose tensors are not those of its family; see :func:`check_names`."""
+    """Refuse a folder whose tensors are not those of its family, or that is an adapter, too.
+
+    Raises:
+        RunError: see :func:`check_names`; or tools take the folder for two models.
+    """
+    if (folder.path / ADAPTER).is_file():
+        raise RunError(
+            f"model: {folder.path} holds {ADAPTER} beside a whole model, with which transformers "
+            "loads another one: delete it if the adapter is merged, else merge it"
+        )
     needed, held = {name for m in maps for name in m.names}, set(folder.files)
-    check_names(folder.path, needed, held, _way_out(folder.config, needed - held))
+    advice = likely_cause(folder.config, needed - held, held - needed)
+    check_names(folder.path, needed, held, advice)
 
 
 def check_names(path: Path, needed: set[str], held: set[str], advice: str = "") -> None:
     """Refuse a checkpoint at ``path`` that lacks a tensor or has another: none is dropped silently.
 
     Args:
-        advice: what the message ends with where a tensor is missing.
+        advice: what the message ends with.
 
     Raises:
         RunError: it does; names the first ones.
@@ -71,15 +82,15 @@ def check_names(path: Path, needed: set[str], held: set[str], advice: str = "") 
             "same model that is not quantised"
         )
     problems = []
-    for names, problem, more in (
-        (needed - held, "lacks {} tensors that its family needs", advice),
-        (held - needed, "holds {} tensors that its family does not name", ""),
+    for names, problem in (
+        (needed - held, "lacks {} tensors that its family needs"),
+        (held - needed, "holds {} tensors that its family does not name"),
     ):
         if names:
             first = ", ".join(sorted(names, key=natural_order)[:3])
-            problems.append(f"{problem.format(len(names))}, first {first}{more}")
+            problems.append(f"{problem.format(len(names))}, first {first}")
     if problems:
-        raise RunError(f"model: {path} {'; it '.join(problems)}")
+        raise RunError(f"model: {path} {'; it '.join(problems)}{advice}")
 
 
 def shape_problems(
@@ -100,19 +111,6 @@ def shape_problems(
         ):
             if (found := shape_of(name)) != asked:
                 yield f"{name} has shape {found}; config.json asks for {asked}"
-
-
-def _way_out(config: HuggingFaceConfig, missing: set[str]) -> str:
-    """Return advice where other tools left out what config.json still names, else ""."""
-    if missing == {"lm_head.weight"}:
-        return (
-            "; if the embedding is its output layer, too, set tie_word_embeddings to true in "
-            "config.json"
-        )
-    heads = tuple(prediction_depths(config))
-    if not heads or not all(name.startswith(heads) for name in missing):
-        return ""
-    return "; to leave the prediction head out, set num_nextn_predict_layers to 0 in config.json"
 
 
 def natural_order(name: str) -> list[tuple[int, str]]:

@@ -53,6 +53,12 @@ def models(tmp_path_factory) -> dict[str, tuple[Path, Path]]:
     return found
 
 
+def test_a_value_that_transformers_refuses_is_one_sentence(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2", "tie_word_embeddings": null}')
+    with pytest.raises(RunError, match=r"transformers cannot load .*tie_word_embeddings"):
+        of_transformers(tmp_path, [[1]])
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("model", CONFIGS)
 def test_logits_are_those_of_transformers(pool, models, model, layout):

@@ -167,6 +167,21 @@ def test_a_quantisation_is_refused_in_one_short_sentence(found, message):
     assert len(str(caught.value)) < 300
 
 
+@pytest.mark.parametrize(
+    ("config", "method"),
+    [
+        ({"quantization_config": {"bits": 4, "group_size": 32}}, "mlx"),
+        ({"quantization": {"bits": 4, "group_size": 32}}, "mlx"),
+        ({"compression_config": {"quant_method": "x", "ignore": ["y"] * 400}}, "compressed-tensor"),
+        ({"quantization_config": {"quant_algo": "FP8", "producer": {}}}, "modelopt"),
+    ],
+)
+def test_a_quantisation_that_has_another_key_is_known(config, method):
+    with pytest.raises(RunError, match=rf"weights are quantised \({method}") as caught:
+        described(config)
+    assert len(str(caught.value)) < 300
+
+
 @pytest.mark.parametrize("found", [None, {}])
 def test_no_quantisation_is_none(found):
     assert described({"quantization_config": found}) is None

@@ -39,6 +39,16 @@ def folder_with(path, *names, config=True):
         (("weights.safetensors",), ["weights.safetensors", INDEX]),
         (("snapshots/1f/config.json", "refs/main"), ["snapshots/1f: name that folder"]),
         (("inner/config.json",), ["inner: name that folder"]),
+        (("optimizer.pt", "best/config.json", "best/model.safetensors"), ["best: name that"]),
+        (("rank_0.pt", "huggingface/config.json"), ["rank_0.pt", "pickled"]),
+        (("pytorch_model.bin.index.json",), ["pytorch_model.bin.index.json", "pickled"]),
+        (("Q8_0/m-00001-of-00002.gguf",), ["Q8_0/m-00001-of-00002.gguf", "llama.cpp"]),
+        (("global_step9/x.pt", "zero_to_fp32.py"), ["DeepSpeed", "run this file"]),
+        (("pytorch_model_fsdp_0/__0_0.distcp",), ["FSDP", "merge-weights"]),
+        (("latest_checkpointed_iteration.txt", "iter_0000009/x"), ["Megatron-LM"]),
+        (("onnx/model.onnx",), ["onnx/model.onnx", "ONNX"]),
+        (("weights.npz",), ["weights.npz", "MLX"]),
+        (("model.fp16.safetensors",), ["model.fp16.safetensors", INDEX]),
     ],
 )
 @pytest.mark.parametrize("config", [True, False])
@@ -53,8 +63,22 @@ def test_what_is_held_is_named_beside_what_is_lacking(tmp_path, names, words, co
 
 def test_an_adapter_names_its_base(tmp_path):
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "Some/Base"}')
-    with pytest.raises(RunError, match="for Some/Base"):
+    with pytest.raises(RunError, match=r"\(LoRA\) for Some/Base: merge it"):
         StoredFolder(tmp_path)
+    (tmp_path / "adapter_config.json").write_text(
+        '{"base_model_name_or_path": "Some/Base", "peft_type": "IA3"}'
+    )
+    with pytest.raises(RunError, match=r"\(IA3\) for Some/Base: take that model"):
+        StoredFolder(tmp_path)
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_shards_without_their_index_are_named(tmp_path, shards):
+    names = [f"model-{n + 1:05d}-of-{shards:05d}.safetensors" for n in range(shards)]
+    with pytest.raises(RunError) as caught:
+        _ = StoredFolder(folder_with(tmp_path, *names)).files
+    more = " and 2 more" if shards == 3 else ""
+    assert str(caught.value).endswith(f"its shards need that index: {names[0]}{more}")
 
 
 @pytest.mark.parametrize(
@@ -63,6 +87,9 @@ def test_an_adapter_names_its_base(tmp_path):
         ({}, "names no tensor at all"),
         ({"a": "adapter.bin"}, "adapter.bin, which is no safetensors file"),
         ({"a": "../a.safetensors"}, "not in its folder"),
+        ({"a": None}, "it names None as the file of a"),
+        (["a"], "it has no weight_map of names and files"),
+        (None, "it has no weight_map of names and files"),
     ],
 )
 def test_an_index_of_something_else(tmp_path, weight_map, message):
@@ -84,6 +111,8 @@ ONE = '{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
     [
         (b"", "it has 0 bytes"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"),
+        (b"<html><body>403 Forbidden</body></html>", "a text that begins with '<html>"),
+        (b'{"error": "not found"}', "a text that begins with '{"),
         (header(ONE), "header asks for"),
         (header(ONE) + b"\0" * 9, "header asks for"),
         (header("[]"), "cannot be read"),
