@@ -185,12 +185,14 @@ def chat_template_text(model: Path) -> str | None:
         raise ValueError(f"{file}: cannot read it ({error})") from None
     template: Any = found.get("chat_template") if isinstance(found, dict) else None
     if isinstance(template, list):
-        named = {one.get("name"): one.get("template") for one in template}
-        if "default" not in named:
-            raise ValueError(f"{file}: expected a chat template named default among {[*named]}")
-        template = named["default"]
+        template = {one.get("name"): one.get("template") for one in template if type(one) is dict}
+    if isinstance(template, dict):
+        if not isinstance(template.get("default"), str):
+            names = repr([*template])[:200]
+            raise ValueError(f"{file}: expected a chat template named default among {names}")
+        template = template["default"]
     if template is not None and not isinstance(template, str):
-        raise ValueError(f"{file}: expected a text as chat_template, found {template!r}")
+        raise ValueError(f"{file}: expected a text as chat_template, found {repr(template)[:60]}")
     return template
 
 

@@ -20,7 +20,12 @@ from engine.data.tokenizer_backend import around, read_backend
 from engine.data.tokenizer_settings import TokenizerSettings
 from engine.errors import RunError
 
-_DECIDING = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+_DECIDING = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 
 
 class Tokenizer:
@@ -54,7 +59,7 @@ class Tokenizer:
         """Read tokenizer.json and what config.json and the files beside it say of it.
 
         Those may be missing: generation_config.json, tokenizer_config.json and, of older folders,
-        special_tokens_map.json.
+        special_tokens_map.json and added_tokens.json.
 
         Raises:
             RunError: a file is missing or malformed, no token ends a response, or the tokenizer
@@ -72,7 +77,7 @@ class Tokenizer:
         eos = settings.named.get("eos_token")
         eos_token = None if eos is None else backend.token_to_id(eos)
         endings = EndingTokens.read(folder, config, eos_token, vocabulary_size)
-        if difference := endings.difference(lambda one: str(backend.id_to_token(one))):
+        if difference := endings.difference(lambda one: backend.id_to_token(one) or "no token"):
             remarks.append(difference)
         return cls(backend, eos_ids=endings.ids, vocabulary_size=vocabulary_size, remarks=remarks)
 

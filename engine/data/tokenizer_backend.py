@@ -31,18 +31,29 @@ def read_backend(
         backend = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises nothing narrower
         raise RunError(f"{path}: not a tokenizer of the tokenizers library ({error})") from error
-    largest = max(backend.get_vocab(with_added_tokens=True).values(), default=-1)
-    if largest >= vocabulary_size:
-        raise RunError(
-            f"{path.parent}: tokenizer.json has token id {largest},"
-            f" but vocab_size in config.json is {vocabulary_size}"
-        )
+    _check_ids(backend, path, vocabulary_size)
     says = [
         *_whole_and_alone(backend),
         *_know_tokens(backend, settings, vocabulary_size),
+        *_split_special_tokens(backend, settings),
         *_begin_with_bos(backend, settings),
     ]
     return backend, says
+
+
+def _check_ids(backend: tokenizers.Tokenizer, path: Path, vocabulary_size: int) -> None:
+    vocabulary = backend.get_vocab(with_added_tokens=True)
+    beyond = {text: number for text, number in vocabulary.items() if number >= vocabulary_size}
+    if not beyond:
+        return
+    text, largest = max(beyond.items(), key=lambda one: one[1])
+    added = {token.content for token in backend.get_added_tokens_decoder().values()}
+    way_out = ": take them out of its added_tokens, the model has not learned them"
+    raise RunError(
+        f"{path.parent}: tokenizer.json has token id {largest} ({text[:40]!r}; {len(beyond)} such),"
+        f" but vocab_size in config.json is {vocabulary_size}"
+        f"{way_out if beyond.keys() <= added else ''}"
+    )
 
 
 def around(backend: tokenizers.Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -66,7 +77,10 @@ def _probes(backend: tokenizers.Tokenizer) -> Iterator[str]:
 
 
 def _whole_and_alone(backend: tokenizers.Tokenizer) -> Iterator[str]:
-    """Switch off truncation and padding, as transformers does where nobody asks for them."""
+    """Switch off truncation and padding, as transformers does where nobody asks for them.
+
+    And BPE's dropout, which would read the same text as other tokens each time.
+    """
     if backend.truncation is not None:
         length = backend.truncation["max_length"]
         yield f"truncation to {length} tokens that tokenizer.json asks for is switched off"
@@ -74,6 +88,9 @@ def _whole_and_alone(backend: tokenizers.Tokenizer) -> Iterator[str]:
     if backend.padding is not None:
         yield "padding that tokenizer.json asks for is switched off"
         backend.no_padding()
+    if dropout := getattr(backend.model, "dropout", None):
+        yield f"dropout {dropout:g} that tokenizer.json asks for is switched off"
+        backend.model.dropout = None
 
 
 def _know_tokens(
@@ -93,13 +110,22 @@ def _know_tokens(
             continue
         if backend.token_to_id(token.content) is None:
             free = backend.get_vocab_size(with_added_tokens=True)
-            lacks = f"tokenizer.json lacks {token.content!r} of tokenizer_config.json"
+            lacks = f"tokenizer.json lacks {token.content!r}, which a file beside it names"
             if free >= vocabulary_size or token.content in ends:
                 yield f"{lacks}; it is left out"
                 continue
             yield f"{lacks}; it becomes token {free}, as in transformers"
         backend.add_tokens([token])
         known[token.content] = token
+
+
+def _split_special_tokens(
+    backend: tokenizers.Tokenizer, settings: TokenizerSettings
+) -> Iterator[str]:
+    """Read special tokens that stand in a text as plain text, where the settings say so."""
+    if settings.split_special_tokens:
+        yield "special tokens that stand in a text are read as text (split_special_tokens is true)"
+        backend.encode_special_tokens = True
 
 
 def _begin_with_bos(backend: tokenizers.Tokenizer, settings: TokenizerSettings) -> Iterator[str]:

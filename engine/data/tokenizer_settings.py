@@ -1,7 +1,8 @@
 """Read what lies beside tokenizer.json and decides what it means.
 
 tokenizer_config.json names the special tokens, the tokenizer's class and whether a prompt begins
-with bos; special_tokens_map.json does so in older folders. Both are read as transformers does.
+with bos; in older folders special_tokens_map.json and added_tokens.json name tokens. All are read
+as transformers does.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ class TokenizerSettings:
         add_bos_token: as written; None where it is not.
         add_eos_token: likewise.
         numbered: tokens of added_tokens_decoder: they say how a token is found in a text.
-        special: the other special tokens that are written there, named ones first.
+        special: the other tokens that are written there or, in older folders, in
+            added_tokens.json; those first, then special ones that have a name.
+        split_special_tokens: whether special tokens that stand in a text are read as plain text.
     """
 
     tokenizer_class: str
@@ -58,6 +61,7 @@ class TokenizerSettings:
     add_eos_token: bool | None
     numbered: tuple[AddedToken, ...]
     special: tuple[AddedToken, ...]
+    split_special_tokens: bool
 
     @classmethod
     def load(cls, folder: Path) -> TokenizerSettings:
@@ -68,13 +72,16 @@ class TokenizerSettings:
         """
         file = folder / "tokenizer_config.json"
         config = read_object_if_there(file)
+        added: dict[str, Any] = {}
         if "added_tokens_decoder" not in config:
             config |= read_object_if_there(folder / "special_tokens_map.json")
+            added = read_object_if_there(folder / "added_tokens.json")
         tokenizer_class = config.get("tokenizer_class") or ""
         if not isinstance(tokenizer_class, str):
             raise RunError(f"{file}: tokenizer_class must be a text, found {tokenizer_class!r}")
         try:
             numbered, special = _numbered(config), _special(config)
+            special = (*_added(added, special), *special)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RunError(
                 f"{file}: expected special tokens as texts, or as objects with a content, found"
@@ -88,6 +95,7 @@ class TokenizerSettings:
             add_eos_token=_flag(config, "add_eos_token", file),
             numbered=numbered,
             special=special,
+            split_special_tokens=bool(_flag(config, "split_special_tokens", file)),
         )
 
     @property
@@ -123,6 +131,15 @@ def _special(config: Mapping[str, Any]) -> tuple[AddedToken, ...]:
     extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
     values = [*named, *(extra.values() if isinstance(extra, dict) else extra)]
     return tuple(_token(value, special=True) for value in values)
+
+
+def _added(numbers: Mapping[str, int], special: tuple[AddedToken, ...]) -> list[AddedToken]:
+    """Return the tokens of added_tokens.json, which says text and id alone, by id."""
+    names = {token.content for token in special}
+    return [
+        AddedToken(text, special=text in names, normalized=text not in names)
+        for text in sorted(numbers, key=lambda text: int(numbers[text]))
+    ]
 
 
 def _token(value: Any, **forced: bool) -> AddedToken:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,5 +51,4 @@ def _one_or_several(ids: Sequence[int]) -> int | list[int]:
 def _has_chat_template(folder: Path) -> bool:
     if (folder / TEMPLATE).is_file():
         return True
-    tokenizer = folder / "tokenizer_config.json"
-    return tokenizer.is_file() and "chat_template" in json.loads(tokenizer.read_text())
+    return read_object_if_there(folder / "tokenizer_config.json").get("chat_template") is not None

@@ -97,6 +97,10 @@ def test_a_refusal_has_the_templates_words(template: str, message: str) -> None:
             {"tokenizer_config.json": '{"chat_template": [{"name": "rag", "template": ""}]}'},
             "expected a chat template named default among ['rag']",
         ),
+        (
+            {"tokenizer_config.json": json.dumps({"chat_template": {"rag": "x" * 9000}})},
+            "expected a chat template named default among ['rag']",
+        ),
         ({"chat_template.jinja": "{% for %}"}, "the chat template cannot be compiled"),
         ({"chat_template.jinja": "", "special_tokens_map.json": "[]"}, "expected a JSON object"),
     ],
@@ -115,3 +119,11 @@ def test_neither_transformers_nor_torch_nor_pyarrow_is_imported() -> None:
         "assert not {'torch', 'transformers', 'numpy', 'pyarrow'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+def test_of_several_named_templates_the_default_counts(tmp_path: Path, as_list: bool) -> None:
+    named = {"tool_use": "tools", "default": "{{ messages[0].content }}"}
+    several = [{"name": k, "template": v} for k, v in named.items()] if as_list else named
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": several}))
+    assert ChatTemplate.load(tmp_path).render([{"role": "user", "content": "so"}]) == "so"

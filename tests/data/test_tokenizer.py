@@ -160,7 +160,11 @@ def test_an_unknown_word_is_an_error_with_the_text(folder: Path) -> None:
         ("config.json", '{"vocab_size": 8, "eos_token_id": "a"}', "list of ids, found 'a'"),
         ("config.json", '{"vocab_size": 8, "eos_token_id": [true]}', "list of ids, found [True]"),
         ("config.json", '{"vocab_size": 8, "eos_token_id": 8}', "[8] is not within the 8 ids"),
-        ("config.json", '{"vocab_size": 6, "eos_token_id": 1}', "token id 6, but vocab_size"),
+        (
+            "config.json",
+            '{"vocab_size": 6, "eos_token_id": 1}',
+            "token id 6 ('等'; 1 such), but vocab",
+        ),
         ("tokenizer.json", None, "tokenizer.json: not found"),
         ("tokenizer.json", "{}", "tokenizer.json: not a tokenizer"),
     ],
@@ -203,3 +207,28 @@ def test_no_transformers_and_no_torch_are_imported() -> None:
         "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_dropout_is_switched_off(tmp_path: Path) -> None:
+    words = {letter: number for number, letter in enumerate("abcd")} | {"ab": 4, "abc": 5}
+    model = tokenizers.models.BPE(words, [("a", "b"), ("ab", "c")], dropout=0.99)
+    tokenizers.Tokenizer(model).save(str(tmp_path / "tokenizer.json"))
+    write_json(tmp_path / "config.json", {"vocab_size": 8, "eos_token_id": 3})
+    tokenizer = Tokenizer.load(tmp_path)
+    assert {tuple(tokenizer.encode("abc")) for _ in range(20)} == {(5,)}
+    assert tokenizer.remarks == ("dropout 0.99 that tokenizer.json asks for is switched off",)
+
+
+def test_an_added_token_beyond_the_vocabulary_names_the_way_out(folder: Path) -> None:
+    backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    backend.add_special_tokens(["[PAD]", "[CLS]"])
+    backend.save(str(folder / "tokenizer.json"))
+    with pytest.raises(RunError, match=r"token id 8 \('\[CLS\]'; 1 such\).*of its added_tokens"):
+        Tokenizer.load(folder)
+
+
+def test_a_token_of_added_tokens_json_changes_the_digest(folder: Path) -> None:
+    before = tokenizer_digest(folder)
+    write_json(folder / "added_tokens.json", {"<|user|>": 7})
+    assert tokenizer_digest(folder) != before
+    assert Tokenizer.load(folder).encode("<|user|>") == [7]

@@ -39,6 +39,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         **EOS,
         "additional_special_tokens": ["quick", {"__type": "AddedToken", "content": "fox"}],
     },
+    "special tokens as text": {**FAST, **EOS, "split_special_tokens": True},
+    "tokens of added_tokens.json": {**FAST, **EOS, "pad_token": "lazy"},
 }
 """tokenizer_config.json by what is unusual in it."""
 PROCESSORS = {
@@ -62,6 +64,9 @@ def unusual_folder(folder: Path, settings: dict[str, Any], around: tuple[str] | 
         backend.post_processor = processors.TemplateProcessing(*around, special_tokens=special)
     backend.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    if settings == SETTINGS["tokens of added_tokens.json"]:
+        numbers = {"lazy": 404, "over": 403, "<|im_end|>": 402}
+        (folder / "added_tokens.json").write_text(json.dumps(numbers))
     return folder
 
 
@@ -153,6 +158,8 @@ def test_a_text_that_begins_with_bos_gets_no_second(name, folders):
         ("a pad of its own, bos", ["truncation to 4 tokens", "padding that tokenizer.json"]),
         ("a pad of its own, bos", ["lacks '[PAD]'", "it becomes token 403"]),
         ("an eos of its own, bos", ["lacks '</s>'", "it is left out"]),
+        ("tokens of added_tokens.json, bos", ["lacks 'over'", "it becomes token 403"]),
+        ("special tokens as text, bos", ["stand in a text are read as text"]),
     ],
 )
 def test_what_the_files_do_not_say_in_the_same_way_is_said(name, said, folders):

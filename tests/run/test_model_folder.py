@@ -73,3 +73,10 @@ def test_a_bos_that_is_also_the_eos_stands_in_the_chat_template(folder: Path):
     write(folder, "tokenizer_config", {"tokenizer_class": "LlamaTokenizer", "bos_token": "</s>"})
     complete(folder, "plain")
     assert (folder / "chat_template.jinja").read_text().startswith("</s>{%")
+
+
+@pytest.mark.parametrize(("found", "written"), [(None, True), ("{{ messages }}", False)])
+def test_a_chat_template_of_null_is_none(folder: Path, found: str | None, written: bool):
+    write(folder, "tokenizer_config", {"chat_template": found})
+    complete(folder, "r1_zero")
+    assert (folder / "chat_template.jinja").exists() == written
