@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from engine.models.config_json import quoted
+from engine.models.config_json import dtype_name, quoted
 from engine.models.sequence_classifier import is_sequence_classifier, language_model_class
 
 _DEEPSEEK = ("deepseek_v2", "deepseek_v3")
@@ -45,6 +45,20 @@ Those that the trainer needs are left out: there null is refused as a missing ke
 """
 
 
+_NEVER_WHOLE: dict[str, tuple[str, ...] | None] = {
+    "attention_dropout": ("deepseek_v2",),
+    "initializer_range": None,
+    "rms_norm_eps": None,
+    "routed_scaling_factor": _SHARED_EXPERTS,
+    "router_aux_loss_coef": ("mixtral", "qwen3_moe"),
+    "router_jitter_noise": ("mixtral",),
+}
+"""Keys for which transformers refuses 1 in place of 1.0 -> the families that have them."""
+_DTYPES = ("float32", "bfloat16", "float16", "float64", "float", "half", "double", "float8_e4m3fn")
+_WHOLE_HEADS = ("deepseek_v2", "llama")
+"""Families whose hidden_size transformers wants to be a multiple of num_attention_heads."""
+
+
 def problems(config: Mapping[str, Any]) -> Iterator[str]:
     """Yield what would stop servers from reading the ``config`` of a known family."""
     if is_sequence_classifier(config):  # told by itself
@@ -60,11 +74,30 @@ def problems(config: Mapping[str, Any]) -> Iterator[str]:
     for key, value in _ONLY_SERVERS.items():
         if config.get(key, value) not in (value, None):
             yield f"servers would follow {key} of config.json, and nobody else: delete it"
-    nulls = [key for key, families in _NEVER_NULL.items() if _is_null(config, key, families)]
+    yield from _values_of_another_kind(config)
+
+
+def _values_of_another_kind(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what transformers' config classes refuse."""
+    nulls = [key for key in _of_family(config, _NEVER_NULL) if config.get(key, 0) is None]
     if nulls:
         yield (
             f"servers take no null for {', '.join(nulls)} in config.json: delete "
             f"the key{'s' * (len(nulls) > 1)}, which says the same to the trainer"
+        )
+    for key in _of_family(config, _NEVER_WHOLE):
+        if isinstance(value := config.get(key), int):
+            yield f"servers want {key} {float(value)} for {value} in config.json"
+    if (dtype := dtype_name(config)) not in (None, *_DTYPES):
+        yield (
+            f"servers know no dtype {quoted(dtype)} (dtype or torch_dtype in config.json): "
+            "expected bfloat16, float16 or float32"
+        )
+    hidden, heads = config["hidden_size"], config["num_attention_heads"]
+    if config["model_type"] in _WHOLE_HEADS and hidden % heads:
+        yield (
+            f"servers want hidden_size to be a multiple of num_attention_heads, found {hidden} "
+            f"and {heads}"
         )
 
 
@@ -80,6 +113,9 @@ def _two_head_sizes(config: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _is_null(config: Mapping[str, Any], key: str, families: tuple[str, ...] | None) -> bool:
-    concerned = families is None or config["model_type"] in families
-    return concerned and key in config and config[key] is None
+def _of_family(
+    config: Mapping[str, Any], keys: Mapping[str, tuple[str, ...] | None]
+) -> Iterator[str]:
+    for key, families in keys.items():
+        if families is None or config["model_type"] in families:
+            yield key

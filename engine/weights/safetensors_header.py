@@ -7,14 +7,23 @@ bytes, little endian; the header, JSON; the tensors' bytes one after the other.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from engine.errors import RunError
 
 _LARGEST = 100_000_000  # bytes of a header, as in the library
 _POINTER = b"version https://git-lfs"
+_BYTES = {
+    **dict.fromkeys(("F64", "I64", "U64"), 8),
+    **dict.fromkeys(("F32", "I32", "U32"), 4),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
+    **dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E8M0", "I8", "U8", "BOOL"), 1),
+}
+"""dtype -> bytes of a value; there are others, smaller than a byte."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +78,32 @@ def _read(file: Path) -> dict[str, StoredTensor]:
         stream.seek(8)
         header = json.loads(stream.read(length))
     header.pop("__metadata__", None)
-    end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
+    end = _checked_end(header)
     if size != 8 + length + end:
         raise ValueError(f"it has {size:,} bytes, its header asks for {8 + length + end:,}")
     return {
         name: StoredTensor(str(entry["dtype"]), tuple(map(int, entry["shape"])))
         for name, entry in header.items()
     }
+
+
+def _checked_end(header: dict[str, Any]) -> int:
+    """Return where the last tensor ends, counted from the header's end.
+
+    Raises:
+        ValueError: a tensor has another number of bytes than its shape asks for, or they do not lie
+            one behind the other.
+    """
+    end = 0
+    for name, entry in sorted(header.items(), key=lambda one: one[1]["data_offsets"]):
+        begin, behind = map(int, entry["data_offsets"])
+        if begin != end:
+            raise ValueError(f"{name} begins at byte {begin:,}, the tensor before ends at {end:,}")
+        asked = math.prod(map(int, entry["shape"])) * _BYTES.get(entry["dtype"], 0)
+        if asked != behind - begin and entry["dtype"] in _BYTES:
+            raise ValueError(
+                f"{name} has {behind - begin:,} bytes, {entry['dtype']} of shape {entry['shape']} "
+                f"asks for {asked:,}"
+            )
+        end = behind
+    return end

@@ -8,10 +8,12 @@ from model_folders import DEEPSEEK, MIXTRAL, QWEN3
 from engine.errors import RunError
 from engine.models.family import FAMILIES, family_of
 from engine.models.sequence_classifier import language_model_class
-from engine.preflight.served_config import _NEVER_NULL, problems
+from engine.preflight.served_config import problems
+
+LLAMA = {**QWEN3, "model_type": "llama", "architectures": ["LlamaForCausalLM"]}
 
 
-@pytest.mark.parametrize("config", [QWEN3, MIXTRAL, DEEPSEEK], ids=lambda c: c["model_type"])
+@pytest.mark.parametrize("config", [QWEN3, MIXTRAL, DEEPSEEK, LLAMA], ids=lambda c: c["model_type"])
 def test_a_published_config_is_passed(config):
     assert list(problems(config)) == []
     more = {**config, "architectures": [*config["architectures"], "AutoModel"]}
@@ -40,6 +42,11 @@ def test_nulls_that_servers_refuse_are_named_together():
         ({**QWEN3, "dual_chunk_attention_config": {"chunk_size": 64}}, "follow dual_chunk_attent"),
         ({**QWEN3, "rope_is_neox_style": False}, "follow rope_is_neox_style"),
         ({**MIXTRAL, "head_dim": 12}, "num_attention_heads = 6 channels, and head_dim in config"),
+        ({**QWEN3, "rms_norm_eps": 1}, "want rms_norm_eps 1.0 for 1 in config.json"),
+        ({**DEEPSEEK, "routed_scaling_factor": 2}, "want routed_scaling_factor 2.0 for 2"),
+        ({**QWEN3, "torch_dtype": "bf16"}, "know no dtype 'bf16'"),
+        ({**QWEN3, "dtype": "torch.float32"}, "know no dtype 'torch.float32'"),
+        ({**LLAMA, "hidden_size": 26}, "a multiple of num_attention_heads, found 26 and 4"),
     ],
 )
 def test_what_servers_alone_follow_or_do_not_read_is_refused(config, words):
@@ -50,34 +57,35 @@ def test_what_servers_alone_follow_or_do_not_read_is_refused(config, words):
 def test_what_changes_nothing_is_passed():
     config = {**MIXTRAL, "head_dim": 6, "rope_is_neox_style": True}
     assert list(problems({**config, "dual_chunk_attention_config": None})) == []
-    assert list(problems({**QWEN3, "head_dim": 12})) == []
+    assert list(problems({**QWEN3, "head_dim": 12, "hidden_size": 26})) == []
+    assert list(problems({**QWEN3, "routed_scaling_factor": 2, "dtype": "half"})) == []
 
 
 @pytest.mark.slow  # transformers starts in seven seconds
-def test_nulls_are_refused_as_by_transformers():
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_transformers_refuses_is_told(name):
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CLASSES
 
-    for name in FAMILIES:
-        assert language_model_class({"model_type": name}) == CLASSES[name]
-        known = AutoConfig.for_model(name).to_dict()
-        for key in sorted(known.keys() - {"model_type", "transformers_version"}):
-            try:
-                AutoConfig.for_model(name, **{key: None})
-            except Exception:  # has no narrower class
-                config = {**known, key: None, "architectures": [CLASSES[name]]}
-                told = refused(config, key) or any(key in said for said in problems(config))
-                assert told, (name, key)
+    assert language_model_class({"model_type": name}) == CLASSES[name]
+    known = AutoConfig.for_model(name).to_dict() | {"architectures": [CLASSES[name]]}
+    changes = [(key, None) for key in known.keys() - {"model_type", "transformers_version"}]
+    changes += [(key, 1) for key, value in known.items() if isinstance(value, float)]
+    changes += [("dtype", "bf16"), ("hidden_size", 10 * known["num_attention_heads"] + 1)]
+    refused = []
+    for key, value in changes:
+        try:
+            AutoConfig.for_model(name, **{key: value})
+        except Exception:  # has no narrower class
+            refused.append((key, value))
+            assert told({**known, key: value}, key), (key, value)
+    assert ("use_cache", None) in refused and ("initializer_range", 1) in refused
 
 
-def refused(config, key):
+def told(config, key):
     try:
         family_of(config).architecture(config)
     except RunError as error:
-        return key in str(error)
-    return False
-
-
-def test_every_key_that_may_not_be_null_belongs_to_known_families():
-    for families in _NEVER_NULL.values():
-        assert set(families or ()) <= FAMILIES.keys()
+        if key in str(error):
+            return True
+    return any(key in said for said in problems({"hidden_size": 8, **config}))

@@ -115,6 +115,14 @@ ONE = '{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
         (b'{"error": "not found"}', "a text that begins with '{"),
         (header(ONE), "header asks for"),
         (header(ONE) + b"\0" * 9, "header asks for"),
+        (
+            header(ONE.replace("[2]", "[3]")) + b"\0" * 8,
+            "a has 8 bytes, F32 of shape [3] asks for 12",
+        ),
+        (
+            header(ONE.replace("[0,8]", "[4,8]")) + b"\0" * 8,
+            "a begins at byte 4, the tensor before",
+        ),
         (header("[]"), "cannot be read"),
         (header('{"a":{"dtype":"F32"}}'), "cannot be read"),
         (struct.pack("<Q", 1 << 60) + b"{}", "do not hold the header"),
