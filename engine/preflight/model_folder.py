@@ -1,6 +1,7 @@
 """Check that a run can train the model it is given: family, config, quantisation, tensors.
 
-Configuration, index and headers are read, no tensor: a second for hundreds of files.
+Configuration, index and headers are read, and the beginning of a tensor that is stored twice: a
+second for hundreds of files.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import TypeVar
 from engine.config.reader.keys import KeyPath
 from engine.errors import RunError
 from engine.models.sharding import TensorInfo, tensor_infos
-from engine.models.weight_rules import TensorMap
+from engine.models.weight_rules import Copies, TensorMap
 from engine.preflight.finding import Finding
 from engine.preflight.sections import Sections
 from engine.weights import quantisation
+from engine.weights.safetensors_header import beginning_of
 from engine.weights.stored_folder import StoredFolder
 from engine.weights.tensor_maps import MapKey, check_folder, maps_of_folder, shape_problems
 
@@ -28,6 +30,7 @@ MODEL: KeyPath = ("model",)
 _SHOWN = 5  # problems of one kind; a folder that is wrong in all of its tensors says no more in 500
 _PLAIN = ("F32", "BF16", "F16")
 _FP8 = "F8_E4M3"
+_COMPARED = 1 << 16  # bytes of a tensor; two that differ do so from the start
 
 
 def check(sections: Sections) -> Iterable[Finding]:
@@ -85,6 +88,26 @@ def _weights(folder: StoredFolder, infos: list[TensorInfo] | None) -> Iterator[s
         return
     yield from _first(shape_problems(infos, maps, lambda name: folder.described(name).shape))
     yield from _first(_dtype_problems(folder, maps))
+    yield from _copies_that_differ(folder, maps)
+
+
+def _copies_that_differ(folder: StoredFolder, maps: dict[MapKey, TensorMap]) -> Iterator[str]:
+    """Yield what should be one tensor under several names, such as a tied output layer."""
+    for tensor_map in maps.values():
+        if not isinstance(tensor_map.join, Copies):
+            continue
+        first, *others = tensor_map.names
+        for name in others:
+            kinds = {folder.described(one) for one in (first, name)}
+            if len(kinds) == 1 and _beginning(folder, first) != _beginning(folder, name):
+                tied = folder.config.get("tie_word_embeddings") and name == "lm_head.weight"
+                way_out = "; set tie_word_embeddings to false in config.json" if tied else ""
+                yield f"{name} should be a copy of {first}, and is another tensor{way_out}"
+
+
+def _beginning(folder: StoredFolder, name: str) -> bytes:
+    stored = folder.parts[name].name
+    return beginning_of(folder.stored[stored], stored, _COMPARED)
 
 
 def _dtype_problems(folder: StoredFolder, maps: dict[MapKey, TensorMap]) -> Iterator[str]:

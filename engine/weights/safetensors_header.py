@@ -60,6 +60,19 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
         raise RunError(f"model: {file} cannot be read as safetensors: {why}") from None
 
 
+def beginning_of(file: Path, name: str, most: int) -> bytes:
+    """Return the first bytes of a tensor's values, no more than ``most``.
+
+    Args:
+        file: has passed :func:`read_header`, and holds the tensor ``name``.
+    """
+    with file.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        begin, end = json.loads(stream.read(length))[name]["data_offsets"]
+        stream.seek(8 + length + begin)
+        return stream.read(min(most, end - begin))
+
+
 def _read(file: Path) -> dict[str, StoredTensor]:
     with file.open("rb") as stream:
         start = stream.read(len(_POINTER))

@@ -44,7 +44,20 @@ def test_a_tied_output_layer_may_be_stored_or_not(tmp_path: Path):
     tensors = tensors_of(tied)
     assert said(folder_of(tmp_path / "once", tied, tensors)) == []
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
-    assert said(folder_of(tmp_path / "twice", tied, tensors)) == []
+    folder = folder_of(tmp_path / "twice", tied, tensors, shards=1)
+    assert said(folder) == []
+    change_first_byte(folder / "model-00001-of-00001.safetensors", "lm_head.weight")
+    assert only(folder) == (
+        "lm_head.weight should be a copy of model.embed_tokens.weight, and is another tensor; set "
+        "tie_word_embeddings to false in config.json"
+    )
+
+
+def change_first_byte(file: Path, name: str) -> None:
+    content = bytearray(file.read_bytes())
+    length = int.from_bytes(content[:8], "little")
+    content[8 + length + json.loads(content[8 : 8 + length])[name]["data_offsets"][0]] ^= 1
+    file.write_bytes(content)
 
 
 def test_an_output_layer_that_is_missing_may_be_tied(tmp_path: Path):
