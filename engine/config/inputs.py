@@ -96,11 +96,23 @@ def _model_folder(folder: Path, info: ValidationInfo) -> Path:
     folder = _made_by_a_run(folder)
     if inputs_wanted(info):
         if not folder.is_dir():
-            found = "a file" if folder.exists() else "no folder"
-            raise ValueError(f"expected a Hugging Face model folder, found {found} {folder}")
+            found = f"a file {folder}" if folder.exists() else f"no folder {folder}"
+            raise ValueError(
+                f"expected a Hugging Face model folder, found {found}{_way_out(folder)}"
+            )
         if (folder / "checkpoints").is_dir() and not (folder / "config.json").is_file():
             raise ValueError(f"expected a finished run, found no result.json in {folder}")
     return folder
+
+
+def _way_out(path: Path) -> str:
+    """Return what to name in place of ``path``, which is no folder, else ""."""
+    if path.is_file():
+        return ": name the folder that it lies in"
+    looks_like_a_name = not path.is_absolute() and len(path.parts) == 2
+    if looks_like_a_name and not path.parent.exists():
+        return f": nothing is fetched from the Hub, download it first (hf download {path})"
+    return ""
 
 
 def _made_by_a_run(folder: Path) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import RunError
+from engine.platform.git_lfs import POINTER_REMARK, is_pointer
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -20,7 +21,8 @@ def read_object(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise RunError(f"{path}: cannot read it ({error.strerror})") from error
     except ValueError as error:
-        raise RunError(f"{path}: expected JSON ({error})") from error
+        why = POINTER_REMARK if is_pointer(path) else error
+        raise RunError(f"{path}: expected JSON ({why})") from error
     if not isinstance(content, dict):
         raise RunError(f"{path}: expected a JSON object, found {type(content).__name__}")
     return content

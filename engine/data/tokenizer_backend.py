@@ -15,6 +15,7 @@ from tokenizers.processors import TemplateProcessing
 
 from engine.data.tokenizer_settings import TokenizerSettings
 from engine.errors import RunError
+from engine.platform.git_lfs import POINTER_REMARK, is_pointer
 
 
 def read_backend(
@@ -30,7 +31,8 @@ def read_backend(
     try:
         backend = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises nothing narrower
-        raise RunError(f"{path}: not a tokenizer of the tokenizers library ({error})") from error
+        why = POINTER_REMARK if is_pointer(path) else error
+        raise RunError(f"{path}: not a tokenizer of the tokenizers library ({why})") from error
     _check_ids(backend, path, vocabulary_size)
     says = [
         *_whole_and_alone(backend),

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import RunError
+from engine.platform.git_lfs import POINTER_REMARK, is_pointer
 
 _LARGEST = 100_000_000  # bytes of a header, as in the library
-_POINTER = b"version https://git-lfs"
 _BYTES = {
     **dict.fromkeys(("F64", "I64", "U64"), 8),
     **dict.fromkeys(("F32", "I32", "U32"), 4),
@@ -74,16 +74,16 @@ def beginning_of(file: Path, name: str, most: int) -> bytes:
 
 
 def _read(file: Path) -> dict[str, StoredTensor]:
+    if is_pointer(file):
+        raise ValueError(POINTER_REMARK)
     with file.open("rb") as stream:
-        start = stream.read(len(_POINTER))
-        if start == _POINTER:
-            raise ValueError("it is a pointer of Git LFS; fetch the weights with git lfs pull")
+        start = stream.read(16)
         if len(start) < 8:
             raise ValueError(f"it has {len(start)} bytes")
         (length,) = struct.unpack("<Q", start[:8])
         size = file.stat().st_size
         if start.isascii() and start.strip()[:1] in (b"<", b"{"):
-            raise ValueError(f"it is a text that begins with {start.decode().strip()[:12]!r}")
+            raise ValueError(f"it is a text that begins with {start.decode().strip()!r}")
         if not 0 < length <= min(_LARGEST, size - 8):
             raise ValueError(
                 f"its {size:,} bytes do not hold the header of {length:,} it begins with"

@@ -11,6 +11,7 @@ from typing import Any
 from engine.errors import RunError
 from engine.models.config_json import quoted
 from engine.models.family import family_of
+from engine.platform.git_lfs import POINTER_REMARK, is_pointer
 from engine.weights import quantisation
 from engine.weights.fused_experts import Part, is_fused, published_parts
 from engine.weights.other_formats import held_instead
@@ -51,7 +52,8 @@ class StoredFolder:
         except OSError as error:
             raise RunError(f"model: {file} cannot be read: {error}") from None
         except (ValueError, RecursionError) as error:  # no UTF-8 either
-            raise RunError(f"model: {file} is no valid JSON: {error}") from None
+            why = POINTER_REMARK if is_pointer(file) else error
+            raise RunError(f"model: {file} is no valid JSON: {why}") from None
         if not isinstance(contents, dict):
             raise RunError(f"model: {file} is no JSON object")
         return contents
@@ -95,12 +97,11 @@ class StoredFolder:
         if single.is_file():
             return dict.fromkeys(self.header(single), single)
         shards = sorted(self.path.glob("model-*.safetensors"))
-        held = (
-            f"its shards need that index: {shards[0].name}"
-            + (f" and {len(shards) - 1} more" if len(shards) > 1 else "")
-            if shards
-            else held_instead(self.path)
-        )
+        if shards:
+            count = f"{len(shards)} shards need" if shards[1:] else f"shard {shards[0].name} needs"
+            held: str | None = f"its {count} that index"
+        else:
+            held = held_instead(self.path)
         why = f"; {held}" if held else ""
         raise RunError(f"model: {self.path} holds neither {WHOLE} nor {INDEX}{why}")
 

@@ -74,6 +74,13 @@ def test_a_run_that_has_not_finished_and_a_file_are_no_model_folder(
     assert message.startswith("model: expected a finished run, found no result.json")
     (message,) = said([*overrides, f"model={tmp_path}/model.safetensors"])
     assert message.startswith("model: expected a Hugging Face model folder, found a file")
+    assert message.endswith("model.safetensors: name the folder that it lies in")
+
+
+@pytest.mark.parametrize(("name", "hint"), [("Maker/Model-8B", True), ("./gone", False)])
+def test_a_name_of_the_hub_is_not_fetched(overrides: list[str], name: str, hint: bool):
+    (message,) = said([*overrides, f"model={name}"])
+    assert ("download it first (hf download Maker/Model-8B)" in message) == hint
 
 
 def test_an_empty_prompt_file_is_refused(overrides: list[str], tmp_path: Path):

@@ -155,6 +155,10 @@ def test_a_config_that_is_none(source, content):
 
 
 def test_what_is_no_checkpoint(tmp_path):
+    file = tmp_path / "a.gguf"
+    file.touch()
+    with pytest.raises(RunError, match="expected a folder, found a file"):
+        to_megatron(file, tmp_path / "target")
     with pytest.raises(RunError, match="expected a folder, found none"):
         to_megatron(tmp_path / "nothing", tmp_path / "target")
     with pytest.raises(RunError, match=r"no config\.json"):

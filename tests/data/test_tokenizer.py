@@ -15,6 +15,7 @@ from tokenizers.processors import TemplateProcessing
 from engine.data.tokenizer import Tokenizer, tokenizer_digest
 from engine.errors import RunError
 
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:7\nsize 9\n"
 WORDS = ["<pad>", "<eos>", "<bos>", "<think>", "</think>", "7", "等"]
 
 
@@ -167,12 +168,14 @@ def test_an_unknown_word_is_an_error_with_the_text(folder: Path) -> None:
         ),
         ("tokenizer.json", None, "tokenizer.json: not found"),
         ("tokenizer.json", "{}", "tokenizer.json: not a tokenizer"),
+        ("tokenizer.json", LFS, "(it is a pointer of Git LFS; fetch the file itself with git lfs"),
+        ("tokenizer_config.json", LFS, "expected JSON (it is a pointer of Git LFS"),
     ],
 )
 def test_a_bad_folder_gets_one_clear_sentence(
     folder: Path, file: str, content: str | None, message: str
 ) -> None:
-    (folder / file).unlink()
+    (folder / file).unlink(missing_ok=True)
     if content is not None:
         (folder / file).write_text(content)
     with pytest.raises(RunError) as error:

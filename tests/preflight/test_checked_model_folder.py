@@ -98,7 +98,13 @@ def test_a_config_that_no_family_reads_is_refused_by_its_keys(tmp_path: Path, ch
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(b"{", "no valid JSON"), (b"[]", "no JSON object"), (b"\xff", "valid")]
+    ("content", "words"),
+    [
+        (b"{", "no valid JSON"),
+        (b"[]", "no JSON object"),
+        (b"\xff", "valid"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "no valid JSON: it is a pointer of Git"),
+    ],
 )
 def test_a_config_that_is_none_is_refused(tmp_path: Path, content, words):
     folder = folder_of(tmp_path)

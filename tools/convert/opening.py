@@ -95,7 +95,8 @@ def place_in_run(checkpoint: Path) -> Path:
 
 def _folder(path: Path) -> Path:
     if not path.is_dir():
-        raise RunError(f"expected a folder, found none at {path}")
+        found = "a file" if path.is_file() else "none"
+        raise RunError(f"expected a folder, found {found} at {path}")
     return path.resolve()
 
 
