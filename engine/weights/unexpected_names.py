@@ -49,7 +49,7 @@ def _of_one_kind(config: HuggingFaceConfig, lacking: set[str], foreign: set[str]
             "config.json"
         )
     heads = tuple(prediction_depths(config))
-    if heads and all(name.startswith(heads) for name in lacking):
+    if heads and lacking and all(name.startswith(heads) for name in lacking):
         return (
             "; to leave the prediction head out, set num_nextn_predict_layers to 0 in config.json"
         )

@@ -51,6 +51,13 @@ def test_the_likely_cause_is_named(held, words):
     assert words in found if words else found == ""
 
 
+def test_a_prediction_head_is_named_where_it_is_missing():
+    config = {**CONFIG, "num_nextn_predict_layers": 1}
+    head = {f"model.layers.3.{name}.weight" for name in ("eh_proj", "enorm", "hnorm")}
+    assert "num_nextn_predict_layers to 0" in likely_cause(config, head, set())
+    assert likely_cause(config, set(), {"v_head.weight"}) == ""
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
