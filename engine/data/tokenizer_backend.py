@@ -39,6 +39,7 @@ def read_backend(
         *_know_tokens(backend, settings, vocabulary_size),
         *_split_special_tokens(backend, settings),
         *_begin_with_bos(backend, settings),
+        *_other_first_space(backend, settings),
     ]
     return backend, says
 
@@ -162,6 +163,28 @@ def _begin_with_bos(backend: tokenizers.Tokenizer, settings: TokenizerSettings) 
         yield f"tokenizer.json puts {_texts(backend, behind)} behind every prompt"
     elif settings.add_eos_token:
         yield "a prompt ends without eos although add_eos_token of tokenizer_config.json is true"
+
+
+def _other_first_space(backend: tokenizers.Tokenizer, settings: TokenizerSettings) -> Iterator[str]:
+    """Say where tokenizer.json, which counts, treats a text's beginning otherwise than settings.
+
+    transformers and SGLang follow it as well, but for classes that they build anew.
+    """
+    if settings.add_prefix_space is None:
+        return
+    try:
+        plain, spaced = (backend.encode(text, add_special_tokens=False) for text in ("a", " a"))
+    except Exception:  # a word model that knows no such word
+        return
+    if "a" not in backend.decode(plain.ids):
+        return
+    adds = plain.ids == spaced.ids or plain.tokens[0].startswith("▁")
+    if adds != settings.add_prefix_space:
+        flag = str(settings.add_prefix_space).lower()
+        yield (
+            f"a text is read as if {'a' if adds else 'no'} space stood before it, as tokenizer.json"
+            f" says, although add_prefix_space of tokenizer_config.json is {flag}"
+        )
 
 
 def _texts(backend: tokenizers.Tokenizer, ids: tuple[int, ...]) -> str:

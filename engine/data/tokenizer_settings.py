@@ -52,6 +52,8 @@ class TokenizerSettings:
         numbered: tokens of added_tokens_decoder: they say how a token is found in a text.
         special: the other tokens that are written there or, in older folders, in
             added_tokens.json; those first, then special ones that have a name.
+        add_prefix_space: whether a text is read as if a space stood before it, as written; None
+            where it is not.
         split_special_tokens: whether special tokens that stand in a text are read as plain text.
     """
 
@@ -61,6 +63,7 @@ class TokenizerSettings:
     add_eos_token: bool | None
     numbered: tuple[AddedToken, ...]
     special: tuple[AddedToken, ...]
+    add_prefix_space: bool | None
     split_special_tokens: bool
 
     @classmethod
@@ -95,6 +98,7 @@ class TokenizerSettings:
             add_eos_token=_flag(config, "add_eos_token", file),
             numbered=numbered,
             special=special,
+            add_prefix_space=_flag(config, "add_prefix_space", file),
             split_special_tokens=bool(_flag(config, "split_special_tokens", file)),
         )
 

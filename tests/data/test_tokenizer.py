@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import tokenizers
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.models import BPE, WordLevel
+from tokenizers.pre_tokenizers import ByteLevel, Metaspace, WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 
 from engine.data.tokenizer import Tokenizer, tokenizer_digest
@@ -212,9 +212,31 @@ def test_no_transformers_and_no_torch_are_imported() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+@pytest.mark.parametrize("flag", [True, False, None])
+@pytest.mark.parametrize("adds", [True, False])
+@pytest.mark.parametrize("pieces", [True, False])
+def test_the_space_in_front_is_that_of_tokenizer_json(
+    tmp_path: Path, pieces: bool, adds: bool, flag: bool | None
+) -> None:
+    backend = tokenizers.Tokenizer(BPE({"a": 0, "Ġ": 1, "▁": 2, "<eos>": 3}, []))
+    if pieces:
+        scheme = "always" if adds else "never"
+        backend.pre_tokenizer = Metaspace(replacement="▁", prepend_scheme=scheme, split=False)
+    else:
+        backend.pre_tokenizer = ByteLevel(add_prefix_space=adds)
+    backend.save(str(tmp_path / "tokenizer.json"))
+    write_json(tmp_path / "config.json", {"vocab_size": 8, "eos_token_id": 3})
+    write_json(tmp_path / "tokenizer_config.json", {"add_prefix_space": flag})
+    said = Tokenizer.load(tmp_path).remarks
+    assert len(said) == (flag is not None and flag != adds)
+    assert all(
+        f"add_prefix_space of tokenizer_config.json is {str(flag).lower()}" in one for one in said
+    )
+
+
 def test_dropout_is_switched_off(tmp_path: Path) -> None:
     words = {letter: number for number, letter in enumerate("abcd")} | {"ab": 4, "abc": 5}
-    model = tokenizers.models.BPE(words, [("a", "b"), ("ab", "c")], dropout=0.99)
+    model = BPE(words, [("a", "b"), ("ab", "c")], dropout=0.99)
     tokenizers.Tokenizer(model).save(str(tmp_path / "tokenizer.json"))
     write_json(tmp_path / "config.json", {"vocab_size": 8, "eos_token_id": 3})
     tokenizer = Tokenizer.load(tmp_path)
