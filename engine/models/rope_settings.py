@@ -79,9 +79,11 @@ def rotated_part(config: Mapping[str, Any]) -> float | None:
     return None if part is None else float(part)
 
 
-def nulls_inside(config: Mapping[str, Any]) -> list[str]:
-    """Return the keys with null inside the rotary settings that count."""
+def null_settings(config: Mapping[str, Any]) -> list[str]:
+    """Return the keys with null among the rotary settings that count."""
     found = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    if "rope_theta" in config:
+        found = {"rope_theta": config["rope_theta"], **found}
     return [key for key, value in found.items() if value is None]
 
 

@@ -28,7 +28,8 @@ T = TypeVar("T")
 MODEL: KeyPath = ("model",)
 
 _SHOWN = 5  # problems of one kind; a folder that is wrong in all of its tensors says no more in 500
-_PLAIN = ("F32", "BF16", "F16")
+_NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+_PLAIN = tuple(_NAMES.values())
 _FP8 = "F8_E4M3"
 _COMPARED = 1 << 16  # bytes of a tensor; two that differ do so from the start
 
@@ -118,6 +119,9 @@ def _dtype_problems(folder: StoredFolder, maps: dict[MapKey, TensorMap]) -> Iter
                 yield from _scale_problems(folder, folder.quantised, name)
             elif dtype not in _PLAIN:
                 yield f"{name} is {dtype}; expected weights in {', '.join(_PLAIN)}: save them so"
+        if folder.quantised is not None:
+            plain = _NAMES[folder.quantised.dtype]  # they are dequantised before they are joined
+            found = {name: plain if dtype == _FP8 else dtype for name, dtype in found.items()}
         if len(set(found.values())) > 1:
             said = ", ".join(f"{name} is {dtype}" for name, dtype in found.items())
             yield f"tensors that make up one have several dtypes: {said}"

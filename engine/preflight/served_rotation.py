@@ -14,7 +14,7 @@ from engine.models.rope_settings import (
     GROUPED,
     LATENT,
     attention_factor,
-    nulls_inside,
+    null_settings,
     rope_settings,
 )
 from engine.models.sequence_classifier import as_built
@@ -25,6 +25,7 @@ _MAY_BE_NULL = ("attention_factor", "mscale", "mscale_all_dim")
 
 def problems(config: Mapping[str, Any]) -> Iterator[str]:
     """Yield where servers would turn queries and keys otherwise than the trainer, or not start."""
+    nulls = [key for key in null_settings(config) if key not in _MAY_BE_NULL]
     config, latent = as_built(config), model_sizes(config).latent
     known = LATENT if latent else GROUPED
     settings = rope_settings(config, known, partial_rotation=True)
@@ -50,9 +51,14 @@ def problems(config: Mapping[str, Any]) -> Iterator[str]:
                 f"servers would multiply the rotary embedding by {theirs:.6g}, the trainer, as "
                 f"config.json says, by {ours:.6g}{way_out}"
             )
-    nulls = [key for key in nulls_inside(config) if key not in _MAY_BE_NULL]
     if nulls and (kind != "default" or {"rope_theta", "partial_rotary_factor"} & {*nulls}):
         yield f"servers take no null for {', '.join(nulls)} in the rotary settings: delete it there"
+    part, head = settings.get("partial_rotary_factor", 1.0), model_sizes(config).query_channels
+    if not latent and (turning := int(part * head)) % 2:
+        yield (
+            f"servers turn pairs of channels, and partial_rotary_factor {part} of {head} channels "
+            f"is {turning}, an odd number"
+        )
     if kind == "yarn":
         yield from _positions(config["max_position_embeddings"], settings)
     if kind == "yarn" and settings.get("extrapolation_factor", 1) != 1:

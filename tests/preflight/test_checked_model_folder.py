@@ -181,6 +181,15 @@ def test_block_fp8_is_trained_from_if_its_scales_fit(tmp_path: Path, scale, word
     assert found == [] if words is None else words in found[0]
 
 
+def test_tensors_that_are_joined_may_be_quantised_in_part(tmp_path: Path):
+    config = {**QWEN3, "quantization_config": BLOCK_FP8}
+    tensors = {**tensors_of(QWEN3), QUERY: ("F8_E4M3", (24, 24))}
+    tensors[f"{QUERY}_scale_inv"] = ("F32", (2, 2))
+    assert said(folder_of(tmp_path, config, tensors)) == []
+    half = {**config, "torch_dtype": "float16"}
+    assert f"{QUERY} is F16, " in only(folder_of(tmp_path, half, tensors))
+
+
 @pytest.mark.parametrize(
     ("index", "words"),
     [

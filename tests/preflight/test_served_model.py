@@ -14,6 +14,15 @@ SERVERS = ServersConfig(count=1, max_total_tokens=64)
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 
 
+LLAMA = {**QWEN3, "model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+GLM = {
+    **{key: value for key, value in DEEPSEEK.items() if "_rank" not in key},
+    "architectures": ["Glm4MoeForCausalLM"],
+    "model_type": "glm4_moe",
+    "partial_rotary_factor": 0.34,
+}
+
+
 def found(folder, dtype="float32", servers=SERVERS):
     training = TrainingConfig(dtype=dtype, tokens_per_microbatch=8)
     sections = {"model": folder, "training": training, "servers": servers}
@@ -44,6 +53,8 @@ def with_rope(config, **rope):
         with_rope(QWEN3, rope_type="default", factor=None),
         with_rope({**QWEN3, "max_position_embeddings": 64}, **YARN),
         {**MIXTRAL, "rope_theta": 3e5},
+        {**LLAMA, "rope_theta": None, "rope_parameters": {"rope_theta": 3e5}},
+        GLM,
     ],
 )
 def test_what_servers_compute_alike_is_passed(tmp_path, config):
@@ -63,6 +74,8 @@ def test_what_servers_compute_alike_is_passed(tmp_path, config):
         (with_rope(QWEN3, **YARN, attn_factor=None), "no null for attn_factor in the rotary sett"),
         (with_rope(QWEN3, **YARN, beta_slow=None), "no null for beta_slow in the rotary settings"),
         ({**QWEN3, "rope_parameters": {"rope_theta": None}}, "no null for rope_theta in the rota"),
+        ({**LLAMA, "rope_theta": None}, "no null for rope_theta in the rotary settings"),
+        ({**GLM, "partial_rotary_factor": 0.51}, "0.51 of 6 channels is 3, an odd number"),
         ({**MIXTRAL, "rope_theta": 700.5}, "cut rope_theta 700.5 to a whole number"),
         ({**QWEN3, "quantization_config": BLOCK_FP8}, "and none is: delete quantization_config"),
         ({**QWEN3, "architectures": None}, "by which servers choose the model's class"),
