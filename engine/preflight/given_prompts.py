@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from engine.config.reader.keys import KeyPath
-from engine.data.prompt_file import LineProblem, PromptFile
+from engine.data.json_lines import LineProblem
+from engine.data.prompt_file import PromptFile
 
 NAMED = 5
 """Lines of one kind that a message names."""

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from engine.config.reader.keys import KeyPath
 from engine.config.sampler import PromptsConfig
-from engine.data.prompt_file import LineProblem, PromptFile, read_prompt_file
+from engine.data.json_lines import LineProblem
+from engine.data.prompt_file import PromptFile, read_prompt_file
 from engine.data.prompt_tokens import UntokenizableError, prompt_tokens
 from engine.errors import RunError
 from engine.preflight.finding import Finding
