@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, ValidationInfo, field_validator
 
 from engine.algorithms.next_token import next_token
-from engine.config.inputs import inputs_wanted
-from engine.config.sft_data import SftDataConfig, check_samples_fit_rows, check_template_exists
+from engine.config.sft_data import SftDataConfig, check_samples_fit_rows
 from engine.config.trainer import LoadingConfig, OptimizerConfig
 from engine.monitoring.metric_names import VALIDATION_LOSS
 from engine.run.roles import Role, trainer
@@ -48,8 +47,6 @@ class Config(RunConfig):
     def _fits(cls, data: SftDataConfig, info: ValidationInfo) -> SftDataConfig:
         if "training" in info.data and "layout" in info.data:
             check_samples_fit_rows(data, info.data["training"], info.data["layout"])
-        if inputs_wanted(info) and "model" in info.data:
-            check_template_exists(data, info.data["model"])
         return data
 
 
