@@ -16,7 +16,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from engine.data.token_dataset import TokenDataset
 from engine.data.user_cache import cache_folder
+from engine.errors import RunError
 from engine.platform.files import replace_json, writing
 
 _SOURCE = "source.json"
@@ -45,8 +47,14 @@ class SampleCounts:
 
 
 def is_whole(place: Path) -> bool:
-    """Return whether ``place`` holds a dataset to its end."""
-    return (place / _LAST).is_file()
+    """Return whether ``place`` holds a dataset to its end, its files of the right sizes."""
+    if not (place / _LAST).is_file() or not (place / _SOURCE).is_file():
+        return False
+    try:
+        TokenDataset(place)
+    except RunError:  # damaged; it is made anew
+        return False
+    return True
 
 
 def write_counts(folder: Path, source: dict[str, Any], counts: SampleCounts) -> None:

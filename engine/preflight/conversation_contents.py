@@ -9,7 +9,6 @@ from engine.config.reader.keys import KeyPath
 from engine.data.chat_template import Message
 from engine.data.sft_records import Conversation, Place
 from engine.preflight.finding import Finding, warning
-from engine.preflight.wording import NAMED
 
 _DIGEST_BYTES = 16
 
@@ -45,11 +44,11 @@ class SeenConversations:
     def repeated(self, key: KeyPath) -> Iterator[Finding]:
         """Warn of conversations that are there several times, every word the same."""
         if self._again:
-            where, first = self._again[0]
+            many, (where, first) = len(self._again), self._again[0]
             yield warning(
                 key,
-                f"{len(self._again):,} of {self.many:,} conversations are there already, word for"
-                f" word: {where} is {_in(where, first)} again; they weigh more",
+                f"{many:,} of {self.many:,} conversations {_is(many)} there already, word for"
+                f" word: {where} is {_beside(where, first)} again; they weigh more",
             )
 
     def shared_with(self, train: SeenConversations, key: KeyPath) -> Iterator[Finding]:
@@ -61,12 +60,12 @@ class SeenConversations:
             for where in places
         ]
         if both:
-            named = "; ".join(f"{where} asks what {first} asks" for where, first in both[:NAMED])
-            more = f"; and {len(both) - NAMED:,} more" if len(both) > NAMED else ""
+            many, (where, first) = len(both), both[0]
             yield warning(
                 key,
-                f"{len(both):,} of {self.many:,} conversations ask a question that data.train has"
-                f" too, so that the loss is partly of what was learned: {named}{more}",
+                f"the question of {many:,} of {self.many:,} conversations {_is(many)} in data.train"
+                f" too, so that the loss is partly of what was learned: {where} asks what {first}"
+                " asks",
             )
 
 
@@ -76,6 +75,10 @@ def _add(hasher: blake2b, message: Message, content: str) -> None:
     hasher.update(text)
 
 
-def _in(where: Place, first: Place) -> str:
-    """Return ``first`` as one sentence with ``where`` names it."""
+def _beside(where: Place, first: Place) -> str:
+    """Return ``first`` as a sentence that has named ``where`` calls it."""
     return f"{first.unit} {first.number}" if where.file == first.file else str(first)
+
+
+def _is(many: int) -> str:
+    return "is" if many == 1 else "are"

@@ -38,9 +38,9 @@ def check_parts(sections: Sections, config: SftDataConfig) -> Iterator[Finding]:
     source, refused = _source(sections, config)
     yield from refused
     looks = {part: _Look(sections, config, source, part) for part in parts(config)}
-    for look in looks.values():
-        yield from look.findings()
     train, validation = looks["train"], looks.get("validation")
+    for look in looks.values():
+        yield from look.findings(train)
     yield from train.seen.repeated(train.key)
     if validation is not None:
         yield from validation.seen.repeated(validation.key)
@@ -78,6 +78,7 @@ class _Look:
         key: that names the part's files.
         seen: its conversations; none of a large part that was found right before.
         counts: what becomes of them; None where something is wrong or not all are tokenized.
+        wrong: records of its files that nothing can be made of.
     """
 
     def __init__(
@@ -85,27 +86,33 @@ class _Look:
     ) -> None:
         self.seen = SeenConversations()
         self.counts: SampleCounts | None = None
+        self.wrong = 0
         self._sections, self._config, self._source, self._part = sections, config, source, part
         self._files = files_of(config, part)
-        self.key: KeyPath = ("data", part if self._files == getattr(config, part, ()) else "train")
+        self.key: KeyPath = ("data", part if part == "train" or config.validation else "train")
         size = sum(file.stat().st_size for file in self._files if file.is_file())
         self._one_of = max(1, -(-size // _TOKENIZED_BYTES))  # of so many, one is tokenized
 
-    def findings(self) -> Iterator[Finding]:
-        """Read the part, and yield what is wrong with it; say how much there is."""
+    def findings(self, train: _Look) -> Iterator[Finding]:
+        """Read the part, and yield what is wrong with it; say how much there is.
+
+        Args:
+            train: the training part, which is read before the other.
+        """
         made = self._made()
         if made is not None:
             self.counts = read_counts(made)
             again = self._records() if self._one_of == 1 else ()
-            yield from self._wrong(one for one in again if isinstance(one, WrongRecord))
+            yield from self._at_lines(one for one in again if isinstance(one, WrongRecord))
             yield from self._told(self.counts)
         elif self._source is None:
-            yield from self._wrong(one for one in self._records() if isinstance(one, WrongRecord))
+            found = [one for one in self._records() if isinstance(one, WrongRecord)]
+            yield from self._at_lines(found)
         else:
             work = self._tokenized(self._source)
-            yield from self._wrong(work.wrong)
+            yield from self._at_lines(work.wrong)
             refusals = [*work.too_long()]
-            if self._one_of == 1 or not self.seen.many:
+            if self._one_of == 1 and not train.wrong:  # else there may be others
                 refusals += work.nothing_left()
             yield from (Finding(key, says) for key, says in refusals)
             if not work.wrong and not refusals:
@@ -141,14 +148,14 @@ class _Look:
 
     def _records(self) -> Iterator[Record]:
         """Yield the part's records; see its conversations, and say how far it is."""
-        last, wrong = time.monotonic(), 0
+        last = time.monotonic()
         for record in part_records(self._config, self._part):
             if isinstance(record, WrongRecord):
-                wrong += 1
+                self.wrong += 1
             else:
                 self.seen.see(record)
             if (now := time.monotonic()) - last > _PROGRESS_SECONDS:
-                self._say(f"{self.seen.many + wrong:,} conversations are looked at")
+                self._say(f"{self.seen.many + self.wrong:,} conversations are looked at")
                 last = now
             yield record
 
@@ -158,7 +165,7 @@ class _Look:
             if isinstance(record, WrongRecord) or (self.seen.many - 1) % self._one_of == 0:
                 yield record
 
-    def _wrong(self, records: Iterable[WrongRecord]) -> Iterator[Finding]:
+    def _at_lines(self, records: Iterable[WrongRecord]) -> Iterator[Finding]:
         """Yield a problem for each kind of wrong record of each file."""
         by_file: dict[Path, list[WrongRecord]] = defaultdict(list)
         for record in records:

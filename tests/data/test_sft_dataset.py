@@ -93,10 +93,12 @@ def test_whatever_changes_the_tokens_changes_the_folder(tmp_path, records, model
 
 def test_an_unfinished_dataset_is_made_again(tmp_path, records, model) -> None:
     whole = open_(records, model, tmp_path / "data").train
-    (whole.folder / "dataset.json").unlink()
+    for name in ("dataset.json", "tokens.bin", "source.json"):
+        (whole.folder / name).unlink()
+        again = open_(records, model, tmp_path / "data").train
+        assert (again.folder, len(again.tokens)) == (whole.folder, 40)
     (whole.folder / "tokens.bin").write_bytes(b"half")
-    again = open_(records, model, tmp_path / "data").train
-    assert (again.folder, len(again.tokens)) == (whole.folder, 40)
+    assert len(open_(records, model, tmp_path / "data").train.tokens) == 40
 
 
 def test_another_rank_waits_for_rank_0(tmp_path, records, model, monkeypatch) -> None:
@@ -224,12 +226,13 @@ def test_what_the_cache_has_is_not_made_again(tmp_path, records, model, monkeypa
     assert len(open_(records, model, tmp_path / "second").train.tokens) == 40
 
 
-def test_half_of_a_cached_dataset_is_not_taken(tmp_path, records, model, monkeypatch) -> None:
+@pytest.mark.parametrize("name", ["dataset.json", "tokens.bin", "source.json"])
+def test_half_of_a_cached_dataset_is_not_taken(tmp_path, records, model, monkeypatch, name) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     made = open_(records, model, tmp_path / "first").train
     place = cached(made.folder.name)
     shutil.copytree(made.folder, place)
-    (place / "dataset.json").unlink()
+    (place / name).unlink()
     assert len(open_(records, model, tmp_path / "second").train.tokens) == 40
 
 
