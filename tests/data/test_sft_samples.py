@@ -129,6 +129,13 @@ def test_an_ending_token_is_not_doubled_and_stands_nowhere_else(reasoning: Path)
     assert says.startswith("FILE, line 3: expected an answer, found one without")
 
 
+def test_a_prompt_without_a_token_is_refused(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path, "reasoning")
+    (folder / "chat_template.jinja").write_text("{% if false %}{{ messages }}{% endif %}")
+    says = refusal(folder, conversation("a", "b"))
+    assert says == "FILE, line 3: expected a prompt, found one without any token"
+
+
 def test_no_token_spans_the_border_of_prompt_and_response(opened: Path) -> None:
     """The prompt ends with a line break and the thoughts begin with two: never one token."""
     tokenizer = Tokenizer.load(opened)

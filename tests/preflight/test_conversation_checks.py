@@ -17,13 +17,19 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
+from engine.config.reader.loading import load
 from engine.config.sft_data import SftDataConfig
 from engine.data import sft_dataset
 from engine.data.sft_dataset import open_sft_datasets
+from engine.errors import RunError
 from engine.preflight import conversation_parts, conversations
 from engine.preflight.finding import Finding
+from engine.preflight.preflight import Preflight
 from engine.preflight.sections import Sections
+from engine.run.run_checks import checks
+from recipes import sft
 
+QUICKSTART = Path(sft.__file__).parent / "configs" / "quickstart" / "sft.yaml"
 Record = Mapping[str, Any]
 WORDS = ["<eos>", "name", "colour", "of", "apple", "is", "red", *map(str, range(100))]
 ALTERNATING = """\
@@ -331,6 +337,19 @@ def test_very_many_that_a_run_has_tokenized_are_not_read_again(
     monkeypatch.setattr(conversation_parts, "part_records", None)
     assert given.look() == []
     assert given.said == ["data.train: 13 samples of 13 conversations"]
+
+
+def test_a_start_of_the_recipe_asks_for_all_of_it(given: Given):
+    """What the launcher and ``--check`` do before they start anything."""
+    train = given.write("train.jsonl", [*PAIRS, "7", "[]"])
+    overrides = [f"model={given.model}", f"data.train=[{train}]", f"run_dir={given.folder / 'run'}"]
+    look = Preflight(given.said.append, checks("recipes.sft", sft.Config))
+    with pytest.raises(RunError) as error:
+        load(sft.Config, QUICKSTART, [*overrides, "data.validation_share=0"], look=look)
+    assert "data.train[0]: " in str(error.value)
+    assert "line 13: expected a JSON object, found a JSON number ('7')" in str(error.value)
+    assert "line 14: " not in str(error.value)  # of the same kind
+    assert "(line 14 likewise)" in str(error.value)
 
 
 def test_looking_needs_no_torch():
