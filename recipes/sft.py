@@ -61,7 +61,7 @@ def train(run: Run[Config]) -> None:
     data = run.data.conversations(config.data, config.model)
     model = run.trained_model(config.optimizer)
     run.resume(model)
-    total = run.data.position.last_step(config.epochs * len(data.train.tokens), config.batch_size)
+    total = run.data.last_step(data.train, config.epochs, config.batch_size)
     batches = run.data.shuffled(config.loading, data.train, config.batch_size)
     for step in run.steps(total, config.record_every):
         if data.validation is not None and step.number % config.validation_every == 0:
