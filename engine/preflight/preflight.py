@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from engine.config.reader.keys import KeyPath, dotted
-from engine.preflight import model_folder, prompt_sets, served_model, tokenizer
+from engine.preflight import conversations, model_folder, prompt_sets, served_model, tokenizer
 from engine.preflight.finding import Finding
 from engine.preflight.sections import Sections
 
@@ -17,6 +17,7 @@ CHECKS: tuple[Check, ...] = (
     tokenizer.check,
     served_model.check,
     prompt_sets.check,
+    conversations.check,
 )
 """Every check of this room, in the order in which their findings are listed."""
 
