@@ -23,6 +23,8 @@ from engine.preflight.sections import Sections
 from engine.weights.fused_experts import is_fused
 from engine.weights.stored_folder import StoredFolder
 
+_NEVER_TIED = ("mixtral", "qwen3_moe")
+"""Families whose output layer SGLang does not tie."""
 _PLAIN_COPY = (
     "start from a plain copy: python -m tools.convert hf-to-megatron --from FOLDER --to THERE, "
     "then megatron-to-hf --from THERE --to COPY"
@@ -61,6 +63,12 @@ def _problems(folder: StoredFolder) -> Iterator[str]:
             "servers cannot read experts that transformers saved as one tensor a layer "
             f"(experts.gate_up_proj): {_PLAIN_COPY}"
         )
+    if _is_tied(folder) and "lm_head.weight" not in folder.stored:
+        yield (
+            f"servers of {folder.config['model_type']} have an output layer of their own, which "
+            "stays random where a tied folder holds no lm_head.weight (tie_word_embeddings in "
+            "config.json): store the embedding under that name, too"
+        )
     if folder.quantised is not None and not _holds_fp8(folder):
         yield (
             "servers would take the weights for block FP8 (quantization_config in config.json), "
@@ -68,6 +76,12 @@ def _problems(folder: StoredFolder) -> Iterator[str]:
         )
     yield from served_config.problems(folder.config)
     yield from served_rotation.problems(folder.config)
+
+
+def _is_tied(folder: StoredFolder) -> bool:
+    """Return whether the model's output layer is tied although SGLang's class ties none."""
+    tied = folder.config.get("tie_word_embeddings")
+    return bool(tied) and folder.config["model_type"] in _NEVER_TIED
 
 
 def _holds_fp8(folder: StoredFolder) -> bool:

@@ -132,6 +132,17 @@ def test_fused_experts_are_trained_from_but_not_served(tmp_path):
     assert "saved as one tensor a layer" in one.says and "tools.convert" in one.says
 
 
+@pytest.mark.parametrize("config", [MIXTRAL, QWEN3], ids=["mixtral", "qwen3"])
+def test_a_tied_output_layer_is_stored_for_servers_that_tie_none(tmp_path, config):
+    tied = {**config, "tie_word_embeddings": True}
+    tensors = tensors_of(tied)
+    assert "lm_head.weight" not in tensors
+    told = found(folder_of(tmp_path / "once", tied, tensors))
+    assert ["own, which stays random" in one.says for one in told] == [True] * (config is MIXTRAL)
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+    assert found(folder_of(tmp_path / "twice", tied, tensors)) == []
+
+
 def test_a_folder_that_is_wrong_itself_is_told_by_its_own_check(tmp_path):
     assert found(tmp_path) == []
     assert found(folder_of(tmp_path, {**QWEN3, "model_type": "gpt2"}, {})) == []
