@@ -23,6 +23,7 @@ from engine.preflight.sections import Sections
 from engine.weights.fused_experts import is_fused
 from engine.weights.stored_folder import StoredFolder
 
+_EMBEDDING, _OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 _NEVER_TIED = ("mixtral", "qwen3_moe")
 """Families whose output layer SGLang does not tie."""
 _PLAIN_COPY = (
@@ -63,12 +64,7 @@ def _problems(folder: StoredFolder) -> Iterator[str]:
             "servers cannot read experts that transformers saved as one tensor a layer "
             f"(experts.gate_up_proj): {_PLAIN_COPY}"
         )
-    if _is_tied(folder) and "lm_head.weight" not in folder.stored:
-        yield (
-            f"servers of {folder.config['model_type']} have an output layer of their own, which "
-            "stays random where a tied folder holds no lm_head.weight (tie_word_embeddings in "
-            "config.json): store the embedding under that name, too"
-        )
+    yield from _tied_in_part(folder)
     if folder.quantised is not None and not _holds_fp8(folder):
         yield (
             "servers would take the weights for block FP8 (quantization_config in config.json), "
@@ -78,10 +74,20 @@ def _problems(folder: StoredFolder) -> Iterator[str]:
     yield from served_rotation.problems(folder.config)
 
 
-def _is_tied(folder: StoredFolder) -> bool:
-    """Return whether the model's output layer is tied although SGLang's class ties none."""
-    tied = folder.config.get("tie_word_embeddings")
-    return bool(tied) and folder.config["model_type"] in _NEVER_TIED
+def _tied_in_part(folder: StoredFolder) -> Iterator[str]:
+    """Yield which name of a tied output layer servers miss: what they do not load stays random."""
+    if not folder.config.get("tie_word_embeddings"):
+        return
+    family = folder.config["model_type"]
+    if _EMBEDDING not in folder.stored:
+        yield (
+            f"servers read a tied output layer from {_EMBEDDING} alone: store it by that name, too"
+        )
+    elif family in _NEVER_TIED and _OUTPUT not in folder.stored:
+        yield (
+            f"servers of {family} tie no output layer (tie_word_embeddings in config.json), and "
+            f"the folder holds no {_OUTPUT}: store the embedding by that name, too"
+        )
 
 
 def _holds_fp8(folder: StoredFolder) -> bool:

@@ -138,9 +138,12 @@ def test_a_tied_output_layer_is_stored_for_servers_that_tie_none(tmp_path, confi
     tensors = tensors_of(tied)
     assert "lm_head.weight" not in tensors
     told = found(folder_of(tmp_path / "once", tied, tensors))
-    assert ["own, which stays random" in one.says for one in told] == [True] * (config is MIXTRAL)
+    assert ["holds no lm_head.weight" in one.says for one in told] == [True] * (config is MIXTRAL)
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
     assert found(folder_of(tmp_path / "twice", tied, tensors)) == []
+    del tensors["model.embed_tokens.weight"]
+    (one,) = found(folder_of(tmp_path / "by the other name", tied, tensors))
+    assert "from model.embed_tokens.weight alone: store it by that name" in one.says
 
 
 def test_a_folder_that_is_wrong_itself_is_told_by_its_own_check(tmp_path):
