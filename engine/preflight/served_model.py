@@ -21,7 +21,7 @@ from engine.preflight.finding import Finding, warning
 from engine.preflight.model_folder import MODEL
 from engine.preflight.sections import Sections
 from engine.weights.fused_experts import is_fused
-from engine.weights.stored_folder import StoredFolder
+from engine.weights.stored_folder import INDEX, WHOLE, StoredFolder
 
 _EMBEDDING, _OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 _NEVER_TIED = ("mixtral", "qwen3_moe")
@@ -65,6 +65,7 @@ def _problems(folder: StoredFolder) -> Iterator[str]:
             f"(experts.gate_up_proj): {_PLAIN_COPY}"
         )
     yield from _tied_in_part(folder)
+    yield from _files_beside(folder)
     if folder.quantised is not None and not _holds_fp8(folder):
         yield (
             "servers would take the weights for block FP8 (quantization_config in config.json), "
@@ -88,6 +89,25 @@ def _tied_in_part(folder: StoredFolder) -> Iterator[str]:
             f"servers of {family} tie no output layer (tie_word_embeddings in config.json), and "
             f"the folder holds no {_OUTPUT}: store the embedding by that name, too"
         )
+
+
+def _files_beside(folder: StoredFolder) -> Iterator[str]:
+    """Yield files from which servers would take weights: without an index they read them all."""
+    if (folder.path / INDEX).is_file():
+        return
+    for file in sorted(folder.path.glob("*.safetensors")):
+        if file.name == WHOLE:
+            continue
+        try:
+            both = sorted(folder.header(file).keys() & folder.stored.keys())
+        except RunError as error:
+            yield str(error).removeprefix("model: ")
+            continue
+        if both:
+            yield (
+                f"servers would take {both[0]} from {file.name} beside {WHOLE}, which the trainer "
+                "reads alone: move that file out of the folder"
+            )
 
 
 def _holds_fp8(folder: StoredFolder) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from model_folders import BLOCK_FP8, DEEPSEEK, MIXTRAL, QWEN3, folder_of, tensors_of
+from model_folders import BLOCK_FP8, DEEPSEEK, MIXTRAL, QWEN3, folder_of, tensors_of, write_file
 
 from engine.config.servers import ServersConfig
 from engine.config.training import TrainingConfig
 from engine.preflight import served_model
 from engine.preflight.sections import Sections
+from engine.weights.stored_folder import INDEX, WHOLE
 
 SERVERS = ServersConfig(count=1, max_total_tokens=64)
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
@@ -144,6 +145,21 @@ def test_a_tied_output_layer_is_stored_for_servers_that_tie_none(tmp_path, confi
     del tensors["model.embed_tokens.weight"]
     (one,) = found(folder_of(tmp_path / "by the other name", tied, tensors))
     assert "from model.embed_tokens.weight alone: store it by that name" in one.says
+
+
+@pytest.mark.parametrize(("name", "told"), [("lm_head.weight", True), ("optimizer.step", False)])
+def test_a_file_that_servers_alone_would_read_is_refused(tmp_path, name, told):
+    folder = folder_of(tmp_path, QWEN3, shards=1)
+    write_file(folder / "ema.safetensors", {name: ("BF16", (52, 24))})
+    assert found(folder) == []  # the index says which files count
+    (folder / INDEX).unlink()
+    (folder / "model-00001-of-00001.safetensors").rename(folder / WHOLE)
+    said = [one.says for one in found(folder)]
+    assert len(said) == told
+    assert all("would take lm_head.weight from ema.safetensors beside" in one for one in said)
+    (folder / "ema.safetensors").write_bytes(b"")
+    (one,) = found(folder)
+    assert "ema.safetensors cannot be read as safetensors: it has 0 bytes" in one.says
 
 
 def test_a_folder_that_is_wrong_itself_is_told_by_its_own_check(tmp_path):
