@@ -151,6 +151,15 @@ def test_a_missing_key_says_what_it_is_for(tmp_path: Path):
         ("model=7", "model: expected a path, found 7"),
         ("optimizer.lr=.inf", "optimizer.lr: expected a number > 0, found Infinity"),
         ("optimizer.lr=.nan", "optimizer.lr: expected a number > 0, found NaN"),
+        (
+            "rollout.temperature=9e-7",
+            "rollout.temperature: expected a number >= 1e-06, found 9e-07",
+        ),
+        ("seed=4294967296", "seed: expected an integer >= 0 and < 4294967296, found 4294967296"),
+        (
+            "servers.request_seconds=2e10",
+            "request_seconds: expected a number > 0 and <= 1000000000.0, found 20000000000.0",
+        ),
         ("evaluation.top_p=1.5", "evaluation.top_p: expected a number > 0 and <= 1, found 1.5"),
         ("layout=3", "layout: expected a section with the keys processes, tp, pp, vpp, cp, ep, "),
         ("prompts.template=zero", "expected one of plain, r1_zero, found"),
