@@ -19,6 +19,7 @@ from engine.errors import RunError
 KEYS = ("id", "prompt", "answer")
 
 _NAMED_ELSEWHERE = {
+    "id": ("uuid", "uid", "index", "idx"),
     "prompt": ("question", "problem", "query", "instruction", "input"),
     "answer": ("label", "solution", "ground_truth", "target", "final_answer", "expected_answer"),
 }
@@ -29,10 +30,20 @@ _MAGIC = {
     b"\x1f\x8b": "a gzip file",
     b"\x28\xb5\x2f\xfd": "a zstandard file",
     b"PK\x03\x04": "a zip file",
+    b"BZh": "a bzip2 file",
+    b"\xfd7zXZ\x00": "an xz file",
+    b"7z\xbc\xaf\x27\x1c": "a 7z file",
+    b"version https://git-lfs.": "a pointer of Git LFS, not what it points to (run git lfs pull)",
+    b"<!DOCTYPE": "a web page",
+    b"<html": "a web page",
+    b"\xff\xfe\x00\x00": "UTF-32 text",
+    b"\x00\x00\xfe\xff": "UTF-32 text",
     b"\xff\xfe": "UTF-16 text",
     b"\xfe\xff": "UTF-16 text",
+    b"{\x00": "UTF-16 text",
+    b"\x00{": "UTF-16 text",
 }
-"""First bytes of files that are no JSON lines in UTF-8."""
+"""First bytes of files that are no JSON lines in UTF-8; of two that fit the first counts."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _QUOTED = 60  # characters of a wrong line or value that a message repeats
 _SHOWN = ", ".join(f'"{key}": ...' for key in KEYS)
@@ -83,7 +94,8 @@ class PromptFile:
 def read_prompt_file(path: Path) -> PromptFile:
     """Read ``path`` and look at every line.
 
-    Blank lines behind the last problem are no problems; a byte order mark and CRLF are taken.
+    Blank lines behind the last problem are no problems; byte order marks (where files were
+    joined there are several) and CRLF are taken.
 
     Raises:
         RunError: it cannot be read, or is no file of lines at all.
@@ -137,7 +149,7 @@ def _parse(line: bytes) -> Prompt:
 
 def _record(line: bytes) -> dict[str, Any]:
     try:
-        text = line.decode("utf-8")
+        text = line.decode("utf-8").lstrip("\ufeff")
     except UnicodeDecodeError as error:
         byte = line[error.start]
         guess = line.decode("cp1252", errors="replace").strip()
@@ -149,17 +161,41 @@ def _record(line: bytes) -> dict[str, Any]:
     if not text.strip():
         raise _WrongLineError("blank", "expected a JSON object, found a blank line")
     try:
-        record = json.loads(text)
+        record = _JSON.decode(text)
     except ValueError as error:
-        raise _WrongLineError(
-            "no JSON", f"expected a JSON object, found {_quote(text)}{_how_to(text)}"
-        ) from error
+        says = f"expected a JSON object, found {_quote(text)}{_how_to(text) or _why(text, error)}"
+        raise _WrongLineError("no JSON", says) from error
     except RecursionError as error:
         raise _WrongLineError("nested", "expected a JSON object, found too many levels") from error
     if not isinstance(record, dict):
         found = f"a JSON {_name(record)} ({_quote(text)})"
         raise _WrongLineError("no object", f"expected a JSON object, found {found}{_how_to(text)}")
     return record
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON, in which each of :data:`KEYS` stands once."""
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        if twice := [key for key in KEYS if names.count(key) > 1]:
+            raise _WrongLineError(
+                f"{twice[0]} twice",
+                f"key {twice[0]!r} stands there {names.count(twice[0])} times; keep one",
+            )
+    return record
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_object)
+
+
+def _why(text: str, error: ValueError) -> str:
+    """Return why a line that looks like an object is none, as a clause."""
+    if not text.startswith("{"):
+        return ""
+    if isinstance(error, json.JSONDecodeError):
+        return f"; {error.msg} at character {error.pos + 1} of {len(text):,}"
+    return f"; {error}"  # a number of thousands of digits
 
 
 def _how_to(text: str) -> str:
@@ -170,18 +206,20 @@ def _how_to(text: str) -> str:
 
 def _missing(missing: list[str], record: Mapping[str, Any]) -> str:
     """Return one sentence about missing keys: what is there, and what may be meant."""
-    keys, found = ", ".join(map(repr, missing)), ", ".join(list(record)[:8]) or "no keys"
+    named = (key if key.isprintable() else ascii(key) for key in list(record)[:8])
+    keys, found = ", ".join(map(repr, missing)), ", ".join(named) or "no keys"
     lacks = f"key {keys} is missing" if len(missing) == 1 else f"keys {keys} are missing"
     says = f"{lacks}, found {found}; expected {{{_SHOWN}}}"
     hints = []
     for key, names in _NAMED_ELSEWHERE.items():
-        if key in missing and (near := next((name for name in names if name in record), None)):
-            hints.append(f"rename {near} to {key}")
+        near = (name for name in record if name.strip().lower() in (key, *names))
+        if key in missing and (name := next(near, None)) is not None:
+            hints.append(f"rename {name} to {key}")
     if isinstance(record.get("reward_model"), dict) and "ground_truth" in record["reward_model"]:
         hints.append("take reward_model.ground_truth as answer")
     if "messages" in record or isinstance(record.get("prompt"), list):
         hints.append("write the question alone as prompt, not a chat")
-    if "id" in missing:
+    if "id" in missing and not any(hint.endswith(" to id") for hint in hints):
         hints.append("give each line an id of its own")
     return f"{says}; {', '.join(hints)}" if hints else says
 
@@ -194,7 +232,8 @@ def _check_text(key: str, value: Any) -> None:
         )
     if isinstance(value, int | float) and not isinstance(value, bool):
         raise _WrongLineError(
-            f"{key} is a number", f"{key!r} must be a text, found the number {value}; quote it"
+            f"{key} is a number",
+            f"{key!r} must be a text, found the number {_quote(value)}; quote it",
         )
     if not isinstance(value, str) or not value.strip():
         raise _WrongLineError(
