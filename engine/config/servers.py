@@ -52,3 +52,13 @@ class ServersConfig(Section):
                 f"{HIGHEST_PORT + 1 - count}"
             )
         return port
+
+    @property
+    def connections(self) -> int:
+        """Connections that the sampler has at the same time, at most."""
+        return connections(self.count, self.requests_in_flight)
+
+
+def connections(servers: int, in_flight: int) -> int:
+    """Return how many connections there may be to so many servers; one more each for its health."""
+    return servers * (in_flight + 1)

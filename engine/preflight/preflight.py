@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from engine.config.reader.keys import KeyPath, dotted
-from engine.preflight import model_folder, prompt_sets, served_model, tokenizer
+from engine.preflight import connections, model_folder, prompt_sets, served_model, tokenizer
 from engine.preflight.finding import Finding
 from engine.preflight.sections import Sections
 
@@ -16,6 +16,7 @@ CHECKS: tuple[Check, ...] = (
     model_folder.check,
     tokenizer.check,
     served_model.check,
+    connections.check,
     prompt_sets.check,
 )
 """Every check of this room, in the order in which their findings are listed."""

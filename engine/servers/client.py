@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 
-from engine.config.servers import REQUESTS_IN_FLIGHT
+from engine.config.servers import REQUESTS_IN_FLIGHT, connections
 from engine.errors import RunError
 from engine.servers.endpoint import Endpoint, open_session, quote
 from engine.servers.silence import SilenceWatch
@@ -216,8 +216,8 @@ async def connect(
     Raises:
         RunError: this process may not open so many connections.
     """
-    connections = len(servers) * (in_flight + 1)  # one more for its health
-    async with open_session(connections, "servers.requests_in_flight") as session:
+    most = connections(len(servers), in_flight)
+    async with open_session(most, "servers.requests_in_flight") as session:
         yield SamplingClient(
             servers,
             session,
