@@ -42,6 +42,11 @@ def load(folder: Path, training: TrainingState, seed: int) -> dict[str, Any]:
     """
     with reading(folder):
         record = json.loads((folder / RECORD).read_text())
+        if record["step"] != int(folder.name):
+            raise RunError(
+                f"checkpoint {folder} is of step {record['step']}, not of that of its name: rename "
+                f"it to {record['step']:06d}"
+            )
         same_layout = record["layout"] == random_state.layout()
         request = training_state.sharded(training, with_random=same_layout)
         state = read(folder, request, beside=(random_state.KEY,))

@@ -119,6 +119,8 @@ class RolloutRecord:
         made_by, last = evaluations.made_by(0), evaluations.made_by(self._config.steps)
         if made_by is None or last is None or not evaluations.is_done(0):
             why = "is not there" if made_by is None else "is not whole"
+        elif damage := evaluations.damage(0):
+            why = damage
         elif found := comparable(made_by, last):
             why = f"{found[0]}".replace("this run asks for", "the last one with")
         else:

@@ -13,7 +13,7 @@ from engine.errors import RunError
 from engine.preflight.finding import Finding
 from engine.preflight.preflight import CHECKS, Check
 from engine.preflight.sections import Sections
-from engine.run.result import is_complete, too_few_steps
+from engine.run.result import is_complete, read_result, too_few_steps
 
 
 def checks(recipe: str, model: type[BaseModel]) -> tuple[Check, ...]:
@@ -27,7 +27,7 @@ def checks(recipe: str, model: type[BaseModel]) -> tuple[Check, ...]:
 
 
 def _check_made(recipe: str, model: type[BaseModel], sections: Sections) -> Iterable[Finding]:
-    """Refuse fewer steps than were made, and the folder of a finished run of another kind.
+    """Refuse fewer steps than were made, and the folder of a finished run that cannot go on.
 
     A recipe without the key ``steps`` learns from its data how many there are; ``Run.steps``
     refuses it then.
@@ -40,6 +40,22 @@ def _check_made(recipe: str, model: type[BaseModel], sections: Sections) -> Iter
         yield Finding(("steps",), too_few_steps(run_dir, made, steps))
     elif sections.values.keys() == model.model_fields.keys():
         try:
-            is_complete(recipe, model.model_construct(**sections.values))
+            if not is_complete(recipe, model.model_construct(**sections.values)):
+                yield from _check_way_on(run_dir, made)
         except RunError as error:
             yield Finding(("run_dir",), str(error).removeprefix("run_dir: "))
+
+
+def _check_way_on(run_dir: Path, made: int | None) -> Iterable[Finding]:
+    """Refuse to make anew what was finished: its steps, report and model would be replaced.
+
+    Without a checkpoint a run can go on from all of its stored rollouts, too.
+    """
+    if made is not None or (run_dir / "rollouts" / "000000" / "done.json").is_file():
+        return
+    if (result := read_result(run_dir)) is not None:
+        yield Finding(
+            ("run_dir",),
+            f"expected a checkpoint to go on from in {run_dir / 'checkpoints'}, since the run has "
+            f"made {result.steps} steps, found none; restore it, or choose another run_dir",
+        )
