@@ -19,7 +19,7 @@ from megatron.core.dist_checkpointing.validation import StrictHandling
 from torch.distributed.checkpoint.api import CheckpointException
 
 from engine.checkpoint import manifest, random_state, training_state
-from engine.checkpoint.files import RECORD
+from engine.checkpoint.folders import RECORD
 from engine.checkpoint.forked_writer import reason
 from engine.checkpoint.training_state import TrainingState
 from engine.errors import RunError
@@ -42,11 +42,6 @@ def load(folder: Path, training: TrainingState, seed: int) -> dict[str, Any]:
     """
     with reading(folder):
         record = json.loads((folder / RECORD).read_text())
-        if record["step"] != int(folder.name):
-            raise RunError(
-                f"checkpoint {folder} is of step {record['step']}, not of that of its name: rename "
-                f"it to {record['step']:06d}"
-            )
         same_layout = record["layout"] == random_state.layout()
         request = training_state.sharded(training, with_random=same_layout)
         state = read(folder, request, beside=(random_state.KEY,))

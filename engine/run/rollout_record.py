@@ -10,8 +10,7 @@ from typing import Any
 from engine.data.tokenizer import Tokenizer
 from engine.monitoring import metric_names as names
 from engine.monitoring.console import comparison_table
-from engine.monitoring.metrics_file import read_metrics
-from engine.monitoring.recorder import METRICS_FILE
+from engine.monitoring.metrics_file import METRICS_FILE, read_metrics
 from engine.monitoring.report import Report, write_report
 from engine.monitoring.sample_view import SampleView
 from engine.monitoring.summary import summarize

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from engine.checkpoint.folders import CheckpointFolders
 from engine.errors import RunError
+from engine.monitoring.metrics_file import METRICS_FILE, read_metrics
 from engine.preflight.finding import Finding
 from engine.preflight.preflight import CHECKS, Check
 from engine.preflight.sections import Sections
@@ -35,8 +36,15 @@ def _check_made(recipe: str, model: type[BaseModel], sections: Sections) -> Iter
     run_dir, steps = sections.get("run_dir", Path), sections.get("steps", int)
     if run_dir is None:
         return
-    made = CheckpointFolders(run_dir / "checkpoints", keep=1).latest()
-    if made is not None and steps is not None and made > steps:
+    try:
+        read_metrics(run_dir / METRICS_FILE)
+    except RunError as error:
+        yield Finding(("run_dir",), str(error))
+    checkpoints = CheckpointFolders(run_dir / "checkpoints", keep=1)
+    made = checkpoints.latest()
+    if made is not None and (says := checkpoints.misnamed(made)):
+        yield Finding(("run_dir",), says)
+    elif made is not None and steps is not None and made > steps:
         yield Finding(("steps",), too_few_steps(run_dir, made, steps))
     elif sections.values.keys() == model.model_fields.keys():
         try:

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from engine.checkpoint import loading
-from engine.checkpoint.files import RECORD
-from engine.errors import RunError
+from engine.checkpoint.folders import RECORD, CheckpointFolders
 
 
-def test_a_checkpoint_renamed_to_another_step_is_refused_with_its_own(tmp_path: Path):
-    folder = tmp_path / "000040"
-    folder.mkdir()
-    (folder / RECORD).write_text(json.dumps({"step": 15, "layout": {}, "progress": {}}))
-    nothing: Any = None  # it does not come so far
-    with pytest.raises(RunError, match=r"is of step 15, .* rename it to 000015"):
-        loading.load(folder, nothing, seed=1)
+@pytest.mark.parametrize("record", ["", "[]", "{}", None, json.dumps({"step": 40})])
+def test_only_a_record_of_another_step_makes_a_wrong_name(tmp_path: Path, record: str | None):
+    folders = CheckpointFolders(tmp_path, keep=1)
+    folders.folder(40).mkdir()
+    if record is not None:
+        (folders.folder(40) / RECORD).write_text(record)
+    assert folders.misnamed(40) is None
+
+
+def test_a_renamed_checkpoint_is_told_with_its_own_step(tmp_path: Path):
+    folders = CheckpointFolders(tmp_path, keep=1)
+    folders.folder(15).mkdir()
+    (folders.folder(15) / RECORD).write_text(json.dumps({"step": 15}))
+    folders.folder(15).rename(folders.folder(40))
+    assert folders.misnamed(40) == (
+        f"checkpoint {tmp_path}/000040 is of step 15, not of that of its name; rename it"
+    )

@@ -82,3 +82,18 @@ def test_a_finished_run_that_has_its_model_needs_no_checkpoint(tmp_path: Path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     assert found(zero, tmp_path, "steps=12") == []
+
+
+def test_a_checkpoint_under_another_number_is_told_before_a_start(made_twelve: Path):
+    (made_twelve / "checkpoints" / "000012" / "run.json").write_text('{"step": 9}')
+    (one,) = found(zero, made_twelve, "steps=20")
+    assert one.key == ("run_dir",) and "000012 is of step 9, not of that" in one.says
+
+
+def test_a_damaged_line_of_metrics_is_told_before_a_start(made_twelve: Path):
+    file = made_twelve / "metrics.jsonl"
+    file.write_text('{"step": 0}\nnonsense\n{"step": 2}\n{"st')  # the last was cut by a crash
+    (one,) = found(zero, made_twelve, "steps=20")
+    assert one.key == ("run_dir",) and f"line 2 of {file} is damaged" in one.says
+    file.write_text(file.read_text().replace("nonsense", '{"step": 1}'))
+    assert found(zero, made_twelve, "steps=20") == []
