@@ -36,6 +36,10 @@ def _check_made(recipe: str, model: type[BaseModel], sections: Sections) -> Iter
     run_dir, steps = sections.get("run_dir", Path), sections.get("steps", int)
     if run_dir is None:
         return
+    folder = sections.get("model", Path)
+    if folder is not None and folder.resolve().is_relative_to(run_dir.resolve()):
+        says = f"expected a model outside of run_dir, which the run replaces, found {folder}"
+        yield Finding(("model",), says)
     try:
         read_metrics(run_dir / METRICS_FILE)
     except RunError as error:

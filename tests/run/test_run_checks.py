@@ -97,3 +97,10 @@ def test_a_damaged_line_of_metrics_is_told_before_a_start(made_twelve: Path):
     assert one.key == ("run_dir",) and f"line 2 of {file} is damaged" in one.says
     file.write_text(file.read_text().replace("nonsense", '{"step": 1}'))
     assert found(zero, made_twelve, "steps=20") == []
+
+
+def test_a_run_does_not_train_the_model_that_it_replaces(made_twelve: Path):
+    for inside in (made_twelve, made_twelve / "model"):
+        (one,) = found(zero, made_twelve, "steps=20", f"model={inside}")
+        assert one.key == ("model",) and "outside of run_dir, which the run replaces" in one.says
+    assert found(zero, made_twelve, "steps=20", f"model={made_twelve}-other/model") == []
