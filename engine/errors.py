@@ -31,6 +31,7 @@ def clear_errors() -> Iterator[None]:
     exception is printed with its traceback: it is a defect of ours, and the log should show where.
     """
     signal.signal(signal.SIGTERM, _leave)
+    _open_standard_streams()
     try:
         yield
     except RunError as error:
@@ -39,6 +40,20 @@ def clear_errors() -> Iterator[None]:
     except Exception:
         traceback.print_exc()
         _exit_at_once()
+
+
+def _open_standard_streams() -> None:
+    """Let nobody read what is said where this process was started without an output (``>&-``).
+
+    Python has None there, and the next file that is opened gets the number that others write to.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115  (to the process's end)
 
 
 def _exit_at_once() -> NoReturn:
