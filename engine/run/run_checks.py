@@ -38,8 +38,10 @@ def _check_made(recipe: str, model: type[BaseModel], sections: Sections) -> Iter
         return
     folder = sections.get("model", Path)
     if folder is not None and folder.resolve().is_relative_to(run_dir.resolve()):
-        says = f"expected a model outside of run_dir, which the run replaces, found {folder}"
-        yield Finding(("model",), says)
+        yield Finding(
+            ("model",),
+            f"expected a model outside of run_dir, which the run replaces, found {folder}",
+        )
     try:
         read_metrics(run_dir / METRICS_FILE)
     except RunError as error:
