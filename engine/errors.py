@@ -54,7 +54,7 @@ def _open_standard_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number, which is this one
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("r+"))
+            setattr(sys, name, Path(os.devnull).open("r+"))  # noqa: SIM115  (for good)
 
 
 def _exit_at_once() -> NoReturn:

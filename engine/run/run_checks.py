@@ -24,7 +24,27 @@ def checks(recipe: str, model: type[BaseModel]) -> tuple[Check, ...]:
         recipe: the recipe's module name, e.g. ``recipes.zero``.
         model: its configuration.
     """
-    return (*CHECKS, partial(_check_made, recipe, model))
+    return (*CHECKS, _check_model, _check_metrics, partial(_check_made, recipe, model))
+
+
+def _check_model(sections: Sections) -> Iterable[Finding]:
+    """Refuse to train the model that the run itself will replace."""
+    run_dir, folder = sections.get("run_dir", Path), sections.get("model", Path)
+    if run_dir is None or folder is None:
+        return
+    if folder.resolve().is_relative_to(run_dir.resolve()):
+        says = f"expected a model outside of run_dir, which the run replaces, found {folder}"
+        yield Finding(("model",), says)
+
+
+def _check_metrics(sections: Sections) -> Iterable[Finding]:
+    """Refuse lines of metrics that cannot be gone on with."""
+    if (run_dir := sections.get("run_dir", Path)) is None:
+        return
+    try:
+        read_metrics(run_dir / METRICS_FILE)
+    except RunError as error:
+        yield Finding(("run_dir",), str(error))
 
 
 def _check_made(recipe: str, model: type[BaseModel], sections: Sections) -> Iterable[Finding]:
@@ -36,16 +56,6 @@ def _check_made(recipe: str, model: type[BaseModel], sections: Sections) -> Iter
     run_dir, steps = sections.get("run_dir", Path), sections.get("steps", int)
     if run_dir is None:
         return
-    folder = sections.get("model", Path)
-    if folder is not None and folder.resolve().is_relative_to(run_dir.resolve()):
-        yield Finding(
-            ("model",),
-            f"expected a model outside of run_dir, which the run replaces, found {folder}",
-        )
-    try:
-        read_metrics(run_dir / METRICS_FILE)
-    except RunError as error:
-        yield Finding(("run_dir",), str(error))
     checkpoints = CheckpointFolders(run_dir / "checkpoints", keep=1)
     made = checkpoints.latest()
     if made is not None and (says := checkpoints.misnamed(made)):
