@@ -208,7 +208,7 @@ class RolloutStore:
             table = read_rows(file, columns, wanted)
         except (OSError, pa.ArrowInvalid) as error:
             raise RunError(
-                f"{path} is damaged ({error}); remove {path.parent} to have step {step} sampled "
+                f"{path} is damaged ({' '.join(str(error).split())}); remove {path.parent} to have step {step} sampled "
                 f"again"
             ) from None
         return table if columns is None else table.select(list(columns))
