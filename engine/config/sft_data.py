@@ -218,7 +218,7 @@ def _column_names(file: Path) -> list[str]:
 def _keys_of(line: bytes, file: Path) -> list[str]:
     try:
         record = json.loads(line)
-    except ValueError:  # not UTF-8, or not JSON
+    except (ValueError, RecursionError):  # not UTF-8, or not JSON
         record = None
     if not isinstance(record, dict):
         raise ValueError(f"{file}, line 1: expected a JSON object, found {line[:60]!r}")

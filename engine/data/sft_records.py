@@ -72,12 +72,19 @@ def read_conversations(file: Path, wanted: str = "auto") -> Iterator[Conversatio
 
 
 def _lines(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the record of each line; blank lines at the end are none."""
+    blank: int | None = None
     with file.open("rb") as opened:
         for number, line in enumerate(opened, start=1):
+            if not line.strip():
+                blank = blank or number
+                continue
+            if blank is not None:
+                raise RunError(f"{file}, line {blank}: expected a JSON object, found a blank line")
             where = f"{file}, line {number}"
             try:
                 record = json.loads(line)
-            except ValueError:  # not UTF-8, or not JSON
+            except (ValueError, RecursionError):  # not UTF-8, or not JSON
                 record = None
             if not isinstance(record, dict):
                 raise RunError(f"{where}: expected a JSON object, found {line[:60]!r}")
@@ -154,6 +161,13 @@ def _message(given: Any, where: str) -> Message:
 def _text(value: Any, name: str, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise RunError(f"{where}: {name} must be a text that is not empty, found {_short(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise RunError(
+            f"{where}: {name} has half a character, {value[error.start]!a} at position "
+            f"{error.start}; a text that has been cut within an emoji, for example"
+        ) from None
     return value
 
 

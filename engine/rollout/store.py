@@ -207,9 +207,9 @@ class RolloutStore:
             wanted = range(summary.samples) if rows is None else rows
             table = read_rows(file, columns, wanted)
         except (OSError, pa.ArrowInvalid) as error:
+            what = " ".join(str(error).split())  # Arrow's sentences have line ends
             raise RunError(
-                f"{path} is damaged ({' '.join(str(error).split())}); remove {path.parent} to have step {step} sampled "
-                f"again"
+                f"{path} is damaged ({what}); remove {path.parent} to have step {step} sampled again"
             ) from None
         return table if columns is None else table.select(list(columns))
 

@@ -30,7 +30,8 @@ AS_CHAT = ({"role": "user", "content": "3 + 4?"}, {"role": "assistant", "content
 
 
 def json_lines(path: Path, *records: Any) -> Path:
-    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+    lines = (json.dumps(r, ensure_ascii=False) + "\n" for r in records)
+    path.write_text("".join(lines).replace("\ud83d", r"\ud83d"))  # which is no UTF-8
     return path
 
 
@@ -101,6 +102,10 @@ def answered(*messages: Any) -> dict:
             answered(AS_CHAT[0], {"role": "assistant", "content": "\n "}),
             "message 2: content of the assistant must be a text that is not empty",
         ),
+        (
+            {**PAIR, "response": "\ud83d!"},
+            "'response' has half a character, '\\ud83d' at position 0",
+        ),
         (answered({"role": "user", "content": ""}), "content of the user must be a text"),
         (answered(AS_CHAT[0]), "expected an answer (role assistant), found none to learn"),
         (answered(AS_CHAT[1]), "expected a question before the first answer, found none"),
@@ -117,8 +122,14 @@ def test_later_records_are_of_the_first_ones_format(tmp_path: Path) -> None:
     file = json_lines(tmp_path / "a.jsonl", PAIR, CHAT)
     with pytest.raises(RunError, match=r"line 2: key 'prompt' is missing, found id, messages"):
         list(read_conversations(file))
-    file.write_text(json.dumps(PAIR) + "\n\n")
-    with pytest.raises(RunError, match=r"line 2: expected a JSON object, found b'\\n'"):
+
+
+def test_blank_lines_are_taken_at_the_end_alone(tmp_path: Path) -> None:
+    file, line = tmp_path / "a.jsonl", json.dumps(PAIR)
+    file.write_text(f"{line}\r\n{line}\n \n\n")
+    assert len(list(read_conversations(file))) == 2
+    file.write_text(f"{line}\n\n \n{line}\n")
+    with pytest.raises(RunError, match="line 2: expected a JSON object, found a blank line"):
         list(read_conversations(file))
 
 
