@@ -209,7 +209,8 @@ class RolloutStore:
         except (OSError, pa.ArrowInvalid) as error:
             what = " ".join(str(error).split())  # Arrow's sentences have line ends
             raise RunError(
-                f"{path} is damaged ({what}); remove {path.parent} to have step {step} sampled again"
+                f"{path} is damaged ({what}); remove {path.parent} to have step {step} sampled "
+                f"again"
             ) from None
         return table if columns is None else table.select(list(columns))
 
