@@ -67,9 +67,8 @@ def train(run: Run[Config]) -> None:
         stage, update = stage_of(config.stages, step.number)
         if update == 0 or step.number == first:
             corpus = Corpus(config.corpus, stage.corpus, seed=config.seed)
-            documents = stage.documents_per_step
             batches = run.data.batches(
-                config.loading, corpus, documents, position=update * documents
+                config.loading, stage.corpus, corpus, stage.documents_per_step, step.number
             )
         if update == 0 and step.number:  # the same weights under a fresh optimizer
             model.restart_optimizer(stage.optimizer)

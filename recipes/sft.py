@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, ValidationInfo, field_validator
 
 from engine.algorithms.next_token import next_token
-from engine.config.inputs import inputs_wanted
-from engine.config.sft_data import SftDataConfig, check_samples_fit_rows, check_template_exists
+from engine.config.sft_data import SftDataConfig, check_samples_fit_rows
 from engine.config.trainer import LoadingConfig, OptimizerConfig
 from engine.monitoring.metric_names import VALIDATION_LOSS
 from engine.run.roles import Role, trainer
@@ -48,8 +47,6 @@ class Config(RunConfig):
     def _fits(cls, data: SftDataConfig, info: ValidationInfo) -> SftDataConfig:
         if "training" in info.data and "layout" in info.data:
             check_samples_fit_rows(data, info.data["training"], info.data["layout"])
-        if inputs_wanted(info) and "model" in info.data:
-            check_template_exists(data, info.data["model"])
         return data
 
 
@@ -64,7 +61,7 @@ def train(run: Run[Config]) -> None:
     data = run.data.conversations(config.data, config.model)
     model = run.trained_model(config.optimizer)
     run.resume(model)
-    total = run.data.position.last_step(config.epochs * len(data.train.tokens), config.batch_size)
+    total = run.data.last_step(data.train, config.epochs, config.batch_size)
     batches = run.data.shuffled(config.loading, data.train, config.batch_size)
     for step in run.steps(total, config.record_every):
         if data.validation is not None and step.number % config.validation_every == 0:

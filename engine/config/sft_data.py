@@ -1,38 +1,16 @@
-"""Section ``data`` of supervised fine-tuning: files of conversations and how they become samples.
-
-Two kinds of records are read, from JSON lines and from Parquet files:
-
-- ``chat``: ``{"messages": [{"role": "user", "content": "..."}, ...]}``;
-- ``prompt_response``: ``{"prompt": "...", "response": "..."}``.
-"""
+"""Section ``data`` of supervised fine-tuning: conversations, and how they become samples."""
 
 from __future__ import annotations
 
-import difflib
-import json
-from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from engine.config.inputs import RecordFile, inputs_wanted
+from engine.config.inputs import RecordFile
 from engine.config.layout import LayoutConfig
 from engine.config.section import Seconds, Section
 from engine.config.training import TrainingConfig
-
-RecordFormat = Literal["chat", "prompt_response"]
-
-KEYS: dict[RecordFormat, tuple[str, ...]] = {
-    "chat": ("messages",),
-    "prompt_response": ("prompt", "response"),
-}
-"""What a record of each format must have; other keys are left alone."""
-
-_NAMED = 8  # keys that a message names
-
-PARQUET_MAGIC = b"PAR1"
-"""First bytes of every Parquet file; what begins otherwise is read as JSON lines."""
 
 
 class SftDataConfig(Section):
@@ -67,16 +45,6 @@ class SftDataConfig(Section):
         3600.0, description="limit on the other ranks' wait while rank 0 tokenizes"
     )
 
-    @field_validator("train", "validation")
-    @classmethod
-    def _first_records_can_be_read(
-        cls, files: tuple[Path, ...], info: ValidationInfo
-    ) -> tuple[Path, ...]:
-        if inputs_wanted(info) and "format" in info.data:
-            for file in files:
-                _check_first_record(file, info.data["format"])
-        return files
-
     @field_validator("train")
     @classmethod
     def _is_not_empty(cls, train: tuple[Path, ...]) -> tuple[Path, ...]:
@@ -102,41 +70,6 @@ class SftDataConfig(Section):
         return share
 
 
-def record_format(keys: Collection[str], wanted: str) -> RecordFormat:
-    """Return the format of a record with ``keys``; ``wanted`` is the configured one, or ``auto``.
-
-    Raises:
-        ValueError: a key is missing, or the record has both formats; names the nearest key.
-    """
-    if wanted != "auto":
-        name: RecordFormat = "chat" if wanted == "chat" else "prompt_response"
-        for key in KEYS[name]:
-            if key not in keys:
-                raise ValueError(missing_key(key, keys))
-        return name
-    fitting: list[RecordFormat] = [name for name, needed in KEYS.items() if {*needed} <= {*keys}]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        raise ValueError(
-            "expected messages, or prompt and response, found all of them; say which with "
-            "data.format"
-        )
-    partly = KEYS["prompt_response"] if {"prompt", "response"} & {*keys} else KEYS["chat"]
-    missing = next(key for key in partly if key not in keys)
-    raise ValueError(
-        f"expected the key messages, or prompt and response: {missing_key(missing, keys)}"
-    )
-
-
-def missing_key(key: str, keys: Collection[str]) -> str:
-    """Return one clause about a missing key: what is there, and the nearest to it."""
-    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
-    hint = f"; did you mean {key} by {near[0]!r}?" if near else ""
-    found = ", ".join(sorted(keys)[:_NAMED]) + (", ..." if len(keys) > _NAMED else "")
-    return f"key {key!r} is missing, found {found or 'no keys'}{hint}"
-
-
 def check_samples_fit_rows(
     data: SftDataConfig, training: TrainingConfig, layout: LayoutConfig
 ) -> None:
@@ -151,75 +84,3 @@ def check_samples_fit_rows(
             f"expected at most {room // multiple * multiple + 1}, where "
             f"training.tokens_per_microbatch is {room}; found {data.max_tokens}"
         )
-
-
-def check_template_exists(data: SftDataConfig, model: Path) -> None:
-    """Pass silently if the model's folder has the chat template that ``data`` asks for.
-
-    Raises:
-        ValueError: it has none, or its tokenizer_config.json cannot be read.
-    """
-    if data.template == "model" and chat_template_text(model) is None:
-        raise ValueError(
-            f"expected plain or r1_zero, as {model} has no chat template (chat_template.jinja, or "
-            "chat_template in tokenizer_config.json); found model"
-        )
-
-
-def chat_template_text(model: Path) -> str | None:
-    """Return the chat template (Jinja) of a Hugging Face folder, or None where it has none.
-
-    ``chat_template.jinja`` comes before ``chat_template`` in tokenizer_config.json; of several
-    templates there the one that is named default counts. That is how transformers looks.
-
-    Raises:
-        ValueError: a file cannot be read, or there are several templates and no default.
-    """
-    file = model / "chat_template.jinja"
-    try:
-        if file.is_file():
-            return file.read_text(encoding="utf-8")
-        file = model / "tokenizer_config.json"
-        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file}: cannot read it ({error})") from None
-    template: Any = found.get("chat_template") if isinstance(found, dict) else None
-    if isinstance(template, list):
-        named = {one.get("name"): one.get("template") for one in template}
-        if "default" not in named:
-            raise ValueError(f"{file}: expected a chat template named default among {[*named]}")
-        template = named["default"]
-    if template is not None and not isinstance(template, str):
-        raise ValueError(f"{file}: expected a text as chat_template, found {template!r}")
-    return template
-
-
-def _check_first_record(file: Path, wanted: str) -> None:
-    with file.open("rb") as opened:
-        parquet = opened.read(4) == PARQUET_MAGIC
-        opened.seek(0)
-        keys = _column_names(file) if parquet else _keys_of(opened.readline(), file)
-    try:
-        record_format(keys, wanted)
-    except ValueError as error:
-        raise ValueError(f"{file}{'' if parquet else ', line 1'}: {error}") from None
-
-
-def _column_names(file: Path) -> list[str]:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        return list(parquet.read_schema(file).names)
-    except (OSError, pa.ArrowException) as error:
-        raise ValueError(f"{file}: expected a whole Parquet file ({error})") from None
-
-
-def _keys_of(line: bytes, file: Path) -> list[str]:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):  # not UTF-8, or not JSON
-        record = None
-    if not isinstance(record, dict):
-        raise ValueError(f"{file}, line 1: expected a JSON object, found {line[:60]!r}")
-    return list(record)

@@ -19,7 +19,6 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from engine.config.sft_data import chat_template_text
 from engine.data.tokenizer_settings import TokenizerSettings
 from engine.errors import RunError
 
@@ -63,7 +62,7 @@ class ChatTemplate:
             RunError: there is no template, or a file cannot be read.
         """
         try:
-            text = chat_template_text(folder)
+            text = _template_text(folder)
         except ValueError as error:
             raise RunError(str(error)) from error
         if text is None:
@@ -140,3 +139,31 @@ def _raise(message: str) -> NoReturn:
 
 def _now(form: str) -> str:
     return datetime.now().strftime(form)
+
+
+def _template_text(model: Path) -> str | None:
+    """Return the chat template (Jinja) of a Hugging Face folder, or None where it has none.
+
+    ``chat_template.jinja`` comes before ``chat_template`` in tokenizer_config.json; of several
+    templates there the one that is named default counts. That is how transformers looks.
+
+    Raises:
+        ValueError: a file cannot be read, or there are several templates and no default.
+    """
+    file = model / "chat_template.jinja"
+    try:
+        if file.is_file():
+            return file.read_text(encoding="utf-8")
+        file = model / "tokenizer_config.json"
+        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file}: cannot read it ({error})") from None
+    template: Any = found.get("chat_template") if isinstance(found, dict) else None
+    if isinstance(template, list):
+        named = {one.get("name"): one.get("template") for one in template}
+        if "default" not in named:
+            raise ValueError(f"{file}: expected a chat template named default among {[*named]}")
+        template = named["default"]
+    if template is not None and not isinstance(template, str):
+        raise ValueError(f"{file}: expected a text as chat_template, found {template!r}")
+    return template

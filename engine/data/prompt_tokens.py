@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
@@ -22,13 +22,13 @@ from engine.data.prompt_file import Prompt, PromptFile, read_prompt_file
 from engine.data.prompts import PromptSet, right_prompts
 from engine.data.templates import apply_template
 from engine.data.tokenizer import Tokenizer, tokenizer_digest
+from engine.data.user_cache import cache_folder, forget_unused
 from engine.errors import RunError
 
 _FORMAT = 1
 """Changes when the same inputs would give other ids, or another file."""
 _AT_ONCE = 4096  # prompts that are tokenized together, on several threads
 _PROGRESS_SECONDS = 2.0
-_KEPT_SECONDS = 60 * 86400.0  # an unused file stays so long
 _NAMED = 20  # prompts that an error names
 
 Say = Callable[[str], None]
@@ -117,23 +117,14 @@ def prompt_tokens(
         RunError: a file of the model's folder cannot be read.
     """
     parts = [str(_FORMAT), file.digest, tokenizer_digest(model), apply_template(template, "{}")]
-    place = _place(blake3("|".join(parts).encode()).hexdigest()[:32])
+    folder = cache_folder("prompts")
+    place = folder / f"{blake3('|'.join(parts).encode()).hexdigest()[:32]}.ids" if folder else None
     found = _read(place, len(file.prompts)) if place else None
     if found is None:
         found = _tokenize(file, template, tokenizer(), say)
         if place:
             _write(place, found)
     return found
-
-
-def _place(name: str) -> Path | None:
-    """Return where the cache has ``name``; None where the user has no folder for caches."""
-    given = os.environ.get("XDG_CACHE_HOME")
-    try:
-        base = Path(given) if given else Path.home() / ".cache"
-    except RuntimeError:  # no home
-        return None
-    return base / "r1-engine" / "prompts" / f"{name}.ids"
 
 
 def _tokenize(file: PromptFile, template: str, tokenizer: Tokenizer, say: Say) -> PromptTokens:
@@ -143,9 +134,11 @@ def _tokenize(file: PromptFile, template: str, tokenizer: Tokenizer, say: Say) -
         if (now := time.monotonic()) - last > _PROGRESS_SECONDS:
             say(f"{file.path}: {first:,} of {many:,} prompts are tokenized")
             last = now
-        for one in _encoded(file.prompts[first : first + _AT_ONCE], template, tokenizer):
-            if isinstance(one, str):
-                problems.append((len(lengths) - 1, one))
+        prompts = file.prompts[first : first + _AT_ONCE]
+        texts = [apply_template(template, prompt.prompt) for prompt in prompts]
+        for one in tokenizer.encode_each(texts):
+            if isinstance(one, RunError):
+                problems.append((len(lengths) - 1, str(one)))
                 one = []
             lengths.append(len(one))
             ids.extend(one)
@@ -154,21 +147,6 @@ def _tokenize(file: PromptFile, template: str, tokenizer: Tokenizer, say: Say) -
     if problems:
         raise UntokenizableError(file.path, problems[:_NAMED])
     return PromptTokens(array("Q", accumulate(lengths)), ids)
-
-
-def _encoded(
-    prompts: Sequence[Prompt], template: str, tokenizer: Tokenizer
-) -> Iterator[list[int] | str]:
-    """Yield the ids of each prompt, or why there are none."""
-    texts = [apply_template(template, prompt.prompt) for prompt in prompts]
-    try:
-        yield from tokenizer.encode_many(texts)
-    except RunError:  # it is about the first; a person wants to hear of all
-        for text in texts:
-            try:
-                yield tokenizer.encode(text)
-            except RunError as error:
-                yield str(error)
 
 
 def _read(place: Path, many: int) -> PromptTokens | None:
@@ -194,10 +172,7 @@ def _write(place: Path, tokens: PromptTokens) -> None:
             opened.write(memoryview(tokens.starts))
             opened.write(memoryview(tokens.ids))
         part.replace(place)
-        oldest = time.time() - _KEPT_SECONDS
-        for file in place.parent.iterdir():
-            if file.stat().st_mtime < oldest:
-                file.unlink()
+        forget_unused(place.parent)
     except OSError:
         with suppress(OSError):
             part.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from itertools import islice
 from typing import NamedTuple, Protocol
 
 from engine.data.chat_template import ChatTemplate, Message
-from engine.data.sft_records import Conversation
+from engine.data.sft_records import Place, Record, WrongRecord
 from engine.data.templates import apply_template
 from engine.data.tokenizer import Tokenizer
 from engine.errors import RunError
@@ -34,9 +34,17 @@ _AT_ONCE = 512  # answers that are tokenized together, on several threads
 
 
 class Sample(NamedTuple):
-    """One answer: ``where`` it stands (file, line or row, which answer), and its tokens."""
+    """One answer's tokens.
 
-    where: str
+    Attributes:
+        where: its conversation stands.
+        answer: its number in the conversation, counted from 1; None where there is no other.
+        prompt: ids of what the model is asked with.
+        response: ids of what it learns to say, the ending token included.
+    """
+
+    where: Place
+    answer: int | None
     prompt: list[int]
     response: list[int]
 
@@ -98,6 +106,15 @@ class QuestionTemplate:
         return ""
 
 
+class _Text(NamedTuple):
+    """A sample before it is tokenized."""
+
+    where: Place
+    answer: int | None
+    prompt: str
+    response: str
+
+
 class SampleMaker:
     """Makes the samples of one tokenizer and template."""
 
@@ -106,37 +123,39 @@ class SampleMaker:
         self._template = template
         self._ending: int | None = None  # known with the first answer
 
-    def samples(self, conversations: Iterable[Conversation]) -> Iterator[Sample]:
-        """Yield a sample for every answer, in order.
+    def samples(self, records: Iterable[Record]) -> Iterator[Sample | WrongRecord]:
+        """Yield a sample for every answer, in order, and why there is none.
 
-        Raises:
-            RunError: a conversation or answer cannot be a sample; names file and line or row.
+        Args:
+            records: wrong ones among them are passed on.
         """
-        texts = (text for conversation in conversations for text in self._texts(conversation))
-        while chunk := list(islice(texts, _AT_ONCE)):
-            wheres, prompts, answers = zip(*chunk, strict=True)
-            encoded = zip(
-                wheres,
-                self._encoded(wheres, prompts, self._template.adds_special),
-                self._encoded(wheres, answers, False),
-                strict=True,
-            )
-            for where, prompt, answer in encoded:
-                yield Sample(where, prompt, self._ended(answer, where))
+        found = (one for record in records for one in self._texts(record))
+        encode, special = self._tokenizer.encode_each, self._template.adds_special
+        while chunk := list(islice(found, _AT_ONCE)):
+            texts = [one for one in chunk if isinstance(one, _Text)]
+            prompts = encode([one.prompt for one in texts], add_special=special)
+            responses = encode([one.response for one in texts], add_special=False)
+            for one in chunk:
+                if isinstance(one, _Text):
+                    yield self._sample(one, next(prompts), next(responses))
+                else:
+                    yield one
 
-    def _texts(self, conversation: Conversation) -> Iterator[tuple[str, str, str]]:
-        """Yield where an answer stands, its prompt and its text."""
-        answers = conversation.answers
+    def _texts(self, record: Record) -> Iterator[_Text | WrongRecord]:
+        if isinstance(record, WrongRecord):
+            yield record
+            return
+        answers = record.answers
         for number, at in enumerate(answers, start=1):
-            where = conversation.where + (f", answer {number}" if len(answers) > 1 else "")
-            before, answer = conversation.messages[:at], conversation.messages[at]
+            which = number if len(answers) > 1 else None
+            before, answer = record.messages[:at], record.messages[at]
             try:
                 prompt = self._template.prompt(before)
                 if self._ending is None:
                     self._ending = self._ending_of((*before, answer))
-                yield where, prompt, _continuing(prompt, answer["content"])
+                yield _Text(record.where, which, prompt, _continuing(prompt, answer["content"]))
             except RunError as error:
-                raise RunError(f"{where}: {error}") from error
+                yield _wrong(record.where, which, str(error), str(error))
 
     def _ending_of(self, messages: tuple[Message, ...]) -> int:
         after = self._template.after_an_answer(messages)
@@ -144,28 +163,34 @@ class SampleMaker:
         written = self._tokenizer.encode(after, add_special=False) if after else []
         return next((token for token in written if token in ends), ends[0])
 
-    def _encoded(self, wheres: Iterable[str], texts: tuple[str, ...], special: bool) -> list:
-        try:
-            return self._tokenizer.encode_many(texts, add_special=special)
-        except RunError:
-            for where, text in zip(wheres, texts, strict=True):
-                try:
-                    self._tokenizer.encode(text, add_special=special)
-                except RunError as error:
-                    raise RunError(f"{where}: {error}") from error
-            raise
-
-    def _ended(self, answer: list[int], where: str) -> list[int]:
+    def _sample(
+        self, text: _Text, prompt: list[int] | RunError, response: list[int] | RunError
+    ) -> Sample | WrongRecord:
+        where, which = text.where, text.answer
+        if isinstance(prompt, RunError):
+            return _wrong(where, which, "words", str(prompt))
+        if isinstance(response, RunError):
+            return _wrong(where, which, "words", str(response))
         ends = self._tokenizer.eos_ids
-        if not any(token not in ends for token in answer):
-            raise RunError(f"{where}: expected an answer, found one without any token")
-        if any(token in ends for token in answer[:-1]):
-            raise RunError(
-                f"{where}: expected a token that ends a response ({list(ends)}) at the answer's end"
-                " at most, found one before it; the model would learn to stop there"
+        if not prompt:
+            says = "expected a prompt, found one without any token"
+            return _wrong(where, which, "no token to ask", says)
+        if not any(token not in ends for token in response):
+            says = "expected an answer, found one without any token"
+            return _wrong(where, which, "no token to learn", says)
+        if any(token in ends for token in response[:-1]):
+            says = (
+                f"expected a token that ends a response ({list(ends)}) at the answer's end at most,"
+                " found one before it; the model would learn to stop there"
             )
+            return _wrong(where, which, "ending token", says)
         assert self._ending is not None
-        return answer if answer[-1] in ends else [*answer, self._ending]
+        ended = response if response[-1] in ends else [*response, self._ending]
+        return Sample(where, which, prompt, ended)
+
+
+def _wrong(where: Place, answer: int | None, kind: str, says: str) -> WrongRecord:
+    return WrongRecord(where, kind, says if answer is None else f"answer {answer}: {says}")
 
 
 def _continuing(prompt: str, answer: str) -> str:

@@ -15,15 +15,17 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from engine.data.packing import TokenIds
 from engine.errors import RunError
 from engine.platform.files import replace_text, sync, writing
+
+if TYPE_CHECKING:
+    from engine.data.packing import TokenIds  # its rows are torch's; checks before a run have none
 
 TokenArray = npt.NDArray[np.unsignedinteger[Any]]
 

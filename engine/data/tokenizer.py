@@ -8,7 +8,7 @@ a prompt) and ``ending_tokens.py`` (what ends a response).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import tokenizers
@@ -98,6 +98,19 @@ class Tokenizer:
         except Exception:  # it does not say which text it is about
             return [self.encode(text, add_special=add_special) for text in texts]
         return [self._once(one.ids) if add_special else list(one.ids) for one in encoded]
+
+    def encode_each(
+        self, texts: Sequence[str], *, add_special: bool = True
+    ) -> Iterator[list[int] | RunError]:
+        """Yield the ids of each text, or why it has none; see :meth:`encode`."""
+        try:
+            yield from self.encode_many(texts, add_special=add_special)
+        except RunError:  # it is about the first; a person wants to hear of all
+            for text in texts:
+                try:
+                    yield self.encode(text, add_special=add_special)
+                except RunError as error:
+                    yield error
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of a response without the eos that may end it.

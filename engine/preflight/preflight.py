@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from engine.config.reader.keys import KeyPath, dotted
-from engine.preflight import connections, model_folder, prompt_sets, served_model, tokenizer
+from engine.preflight import (
+    connections,
+    conversations,
+    model_folder,
+    prompt_sets,
+    served_model,
+    tokenizer,
+)
 from engine.preflight.finding import Finding
 from engine.preflight.sections import Sections
 
@@ -18,6 +25,7 @@ CHECKS: tuple[Check, ...] = (
     served_model.check,
     connections.check,
     prompt_sets.check,
+    conversations.check,
 )
 """Every check of this room, in the order in which their findings are listed."""
 

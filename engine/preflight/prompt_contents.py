@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from engine.config.sampler import EvaluationConfig, PromptsConfig, RolloutConfig
 from engine.data.templates import apply_template
 from engine.preflight.finding import Finding, warning
-from engine.preflight.given_prompts import GivenPrompts, lines
+from engine.preflight.given_prompts import GivenPrompts
 from engine.preflight.sections import Sections
+from engine.preflight.wording import lines
 from engine.rewards.table import RewardsConfig
 
 

@@ -14,8 +14,9 @@ from engine.config.training import TrainingConfig
 from engine.data.model_files import read_object
 from engine.errors import RunError
 from engine.preflight.finding import Finding
-from engine.preflight.given_prompts import NAMED, GivenPrompts, lines
+from engine.preflight.given_prompts import GivenPrompts
 from engine.preflight.sections import Sections
+from engine.preflight.wording import NAMED, lines
 
 _SERVERS_OWN = 2
 """Tokens of context and cache that SGLang keeps beside prompt and answer; where they are missing
@@ -71,7 +72,7 @@ def _empty(given: Sequence[GivenPrompts]) -> Iterator[Finding]:
 def _limits(sections: Sections, given: Sequence[GivenPrompts], new: int) -> Iterator[_Limit]:
     own = max(new, _SHORTEST_ANSWER) + _SERVERS_OWN
     model = sections.get("model", Path)
-    context = _context(model) if model is not None else None
+    context = context_of(model) if model is not None else None
     if context is not None:
         what = f"the model's context of {context:,} tokens"
         yield _Limit(("model",), what, context - own, given, None)
@@ -112,7 +113,7 @@ def _says(limit: _Limit, new: int, long: list[tuple[int, GivenPrompts, int]]) ->
     )
 
 
-def _context(model: Path) -> int | None:
+def context_of(model: Path) -> int | None:
     """Return the tokens of the model's context as SGLang reads config.json; None if it has none."""
     try:
         config = read_object(model / "config.json")

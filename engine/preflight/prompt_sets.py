@@ -7,15 +7,17 @@ from pathlib import Path
 
 from engine.config.reader.keys import KeyPath
 from engine.config.sampler import PromptsConfig
-from engine.data.prompt_file import LineProblem, PromptFile, read_prompt_file
+from engine.data.json_lines import LineProblem
+from engine.data.prompt_file import PromptFile, read_prompt_file
 from engine.data.prompt_tokens import UntokenizableError, prompt_tokens
 from engine.errors import RunError
 from engine.preflight.finding import Finding
-from engine.preflight.given_prompts import GivenPrompts, by_kind
+from engine.preflight.given_prompts import GivenPrompts
 from engine.preflight.prompt_contents import check_contents
 from engine.preflight.prompt_lengths import check_lengths
 from engine.preflight.sections import Sections
 from engine.preflight.tokenizer import tokenizer_of
+from engine.preflight.wording import by_kind
 
 _Lengths = Callable[[PromptFile], list[int] | None]
 

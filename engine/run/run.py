@@ -26,6 +26,7 @@ from engine.parallel.rank_map import rank_map
 from engine.platform import accelerator
 from engine.platform.closing import Closing
 from engine.platform.kernels import line as kernel_line
+from engine.run.data_position import DataPosition
 from engine.run.digests import digest_of, input_digests
 from engine.run.model_folder import complete
 from engine.run.placement import Placement
@@ -51,8 +52,8 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=RunConfig)
 
-LEARNED = "samples"
-"""Key of a checkpoint's progress: samples of a shuffled dataset that were learned before it."""
+LEARNED = "learned"
+"""Key of a checkpoint's progress: samples that were learned before it, by their source's name."""
 
 
 class Run(Closing, Generic[C]):
@@ -182,7 +183,7 @@ class Run(Closing, Generic[C]):
                 model.guard.restore(guard)
             if reference is not None:
                 reference.version = self._progress["reference_version"]
-            self.data.position.before = self._progress.get(LEARNED)
+            self.data.position = DataPosition(self.first_step, self._progress.get(LEARNED))
 
     @property
     def _state(self) -> TrainingState:
@@ -243,11 +244,10 @@ class Run(Closing, Generic[C]):
                 progress: dict[str, Any] = {
                     "weight_version": step,
                     "update_guard": model.guard.state(),
+                    LEARNED: self.data.position.before(step),
                 }
                 if self._reference is not None:
                     progress["reference_version"] = self._reference.version
-                if (learned := self.data.position.at(step)) is not None:
-                    progress[LEARNED] = learned
                 if self._sampling is not None:
                     progress[PLACE] = self._sampling.place.as_json()
                 self.checkpoints.save(step, self._state, progress)

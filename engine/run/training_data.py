@@ -25,13 +25,16 @@ from engine.run.run_config import RunConfig
 from engine.training.forward import log_probabilities
 from engine.training.trained_model import TrainedModel
 
+SHUFFLED = "shuffled"
+"""Name of the source that is learned in another order in every epoch."""
+
 
 class TrainingData(Closing):
     """What a run learns and measures, on one trainer rank. All ranks call at the same points.
 
     Attributes:
         packing: how samples become rows on this rank.
-        position: samples of ``shuffled`` that are learned.
+        position: samples that are learned, by the name of their source.
     """
 
     def __init__(self, config: RunConfig, first_step: int) -> None:
@@ -44,21 +47,27 @@ class TrainingData(Closing):
     def batches(
         self,
         loading: LoadingConfig,
+        name: str,
         source: Source,
         samples: int,
-        position: int,
+        step: int,
         order: Order = in_turn,
     ) -> Iterator[Batch]:
-        """Start to load batches ahead of their use; ends an earlier loading.
+        """Start to load batches ahead of their use, from where the run has left the source.
+
+        Ends an earlier loading.
 
         Args:
             loading: who loads, and how far ahead.
+            name: of the source; checkpoints say by it how much was learned.
             source: samples by index.
-            samples: of one batch, on all ranks.
-            position: number of the stream that the first batch begins with.
+            samples: of one batch, on all ranks; another number than an earlier start's leaves no
+                sample out and takes none twice.
+            step: the first one that learns from it.
             order: which sample is number n of the stream.
         """
         self.close()
+        position = self.position.begin(name, samples, step)
         reader = BatchReader(source, order, samples, self.packing)
         device = torch.device(torch.cuda.current_device())
         self._loader = open_loader(loading, reader, position, device)
@@ -84,12 +93,18 @@ class TrainingData(Closing):
         """Load batches of ``data`` from the run's first step on, every epoch in another order.
 
         Args:
-            samples: of one batch, on all ranks; another number than an earlier start's leaves no
-                sample out and takes none twice.
+            samples: of one batch, on all ranks.
         """
-        order = Shuffled(len(data.tokens), self._config.seed)
-        self.position.batch = samples
-        return self.batches(loading, data.tokens, samples, self.position.begun(samples), order)
+        order, step = Shuffled(len(data.tokens), self._config.seed), self.position.first_step
+        return self.batches(loading, SHUFFLED, data.tokens, samples, step, order)
+
+    def last_step(self, data: SftDataset, epochs: int, samples: int) -> int:
+        """Return how many steps a run has in all that learns ``data`` for ``epochs`` epochs.
+
+        Args:
+            samples: of one batch, on all ranks.
+        """
+        return self.position.last_step(SHUFFLED, epochs * len(data.tokens), samples)
 
     def mean_loss(self, model: TrainedModel, data: SftDataset) -> float:
         """Compute the mean loss of ``model`` over all response tokens of ``data``.

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine.data.prompt_file import LineProblem, PromptFile, read_prompt_file
+from engine.data.json_lines import LineProblem
+from engine.data.prompt_file import PromptFile, read_prompt_file
 from engine.errors import RunError
 
 GOOD = [{"id": f"n{n}", "prompt": f"{n} + {n} = ?", "answer": f"{2 * n}"} for n in range(3)]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from chat_models import model_folder
 from engine.config.sft_data import SftDataConfig
 from engine.data import sft_dataset
 from engine.data.sft_dataset import SftDatasets, open_sft_datasets
+from engine.data.sft_folder import SampleCounts, cached
 from engine.data.tokenizer import Tokenizer
 from engine.errors import RunError
 
@@ -67,7 +71,7 @@ def test_records_become_samples_in_the_order_of_the_files(tmp_path, records, mod
 
 def test_a_second_start_finds_it(tmp_path, records, model, monkeypatch) -> None:
     first = open_(records, model, tmp_path / "data")
-    monkeypatch.setattr(sft_dataset, "write_dataset", None)
+    monkeypatch.setattr(sft_dataset, "Tokenizing", None)
     again = open_(records, model, tmp_path / "data")
     assert again.train.folder == first.train.folder
     moved = records.rename(tmp_path / "elsewhere.jsonl")
@@ -89,23 +93,25 @@ def test_whatever_changes_the_tokens_changes_the_folder(tmp_path, records, model
 
 def test_an_unfinished_dataset_is_made_again(tmp_path, records, model) -> None:
     whole = open_(records, model, tmp_path / "data").train
-    (whole.folder / "dataset.json").unlink()
+    for name in ("dataset.json", "tokens.bin", "source.json"):
+        (whole.folder / name).unlink()
+        again = open_(records, model, tmp_path / "data").train
+        assert (again.folder, len(again.tokens)) == (whole.folder, 40)
     (whole.folder / "tokens.bin").write_bytes(b"half")
-    again = open_(records, model, tmp_path / "data").train
-    assert (again.folder, len(again.tokens)) == (whole.folder, 40)
+    assert len(open_(records, model, tmp_path / "data").train.tokens) == 40
 
 
 def test_another_rank_waits_for_rank_0(tmp_path, records, model, monkeypatch) -> None:
     found: dict[int, SftDatasets] = {}
     waiting = threading.Event()
-    is_whole = sft_dataset._is_whole
+    is_whole = sft_dataset.is_whole
 
     def watched(place: Path) -> bool:
         if threading.current_thread() is thread:
             waiting.set()
         return is_whole(place)
 
-    monkeypatch.setattr(sft_dataset, "_is_whole", watched)
+    monkeypatch.setattr(sft_dataset, "is_whole", watched)
 
     def other_rank() -> None:
         found[1] = open_(records, model, tmp_path / "data", rank=1, validation_share=0.3)
@@ -147,7 +153,7 @@ def test_validation_files_and_a_share(tmp_path, records, model) -> None:
     train, validation = (numbers(found, part, model) for part in ("train", "validation"))
     assert sorted(train + validation) == [*range(1, 41)]
     assert 3 < len(validation) < 20
-    assert found.train.conversations == len(train)
+    assert found.train.counts.conversations == len(train)
 
 
 def test_too_long_samples_are_named(tmp_path, records, model) -> None:
@@ -157,7 +163,7 @@ def test_too_long_samples_are_named(tmp_path, records, model) -> None:
     assert str(error.value) == (
         f"data.max_tokens: expected samples of at most {longest - 2} tokens, found"
         f" {records}, line 39 ({longest - 1} tokens); {records}, line 40 ({longest} tokens);"
-        " raise it, or drop them with data.too_long=drop"
+        f" raise it to {longest}, or drop them with data.too_long=drop"
     )
     assert list((tmp_path / "b").iterdir()) == []  # nothing half is left
     with pytest.raises(RunError, match=r"line 14 .* and 25 more; raise it"):
@@ -169,7 +175,7 @@ def test_too_long_samples_are_dropped_and_counted(tmp_path, records, model) -> N
     options: dict[str, Any] = {"max_tokens": longest - 2, "too_long": "drop"}
     for _ in range(2):  # written, and found again
         train = open_(records, model, tmp_path / "b", **options).train
-        assert (len(train.tokens), train.conversations, train.dropped) == (38, 40, 2)
+        assert (len(train.tokens), train.counts) == (38, SampleCounts(40, 38, 2, longest))
         assert "38 samples of 40 conversations, 2 dropped as too long" in train.line()
 
 
@@ -197,3 +203,46 @@ def test_a_bad_record_leaves_nothing_behind(tmp_path, records, model) -> None:
     with pytest.raises(RunError, match=r"train\.jsonl, line 41: key 'prompt' is missing"):
         open_(records, model, tmp_path / "data")
     assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_every_wrong_record_counts_in_the_message(tmp_path, records, model) -> None:
+    records.write_text("7\n" + records.read_text() + '{}\n{"prompt": "a", "response": 3}\n')
+    with pytest.raises(RunError, match=r"line 1: .* found a JSON number .* \(2 more are wrong\)"):
+        open_(records, model, tmp_path / "data")
+
+
+def test_what_the_cache_has_is_not_made_again(tmp_path, records, model, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    made = open_(records, model, tmp_path / "first").train
+    place = cached(made.folder.name)
+    assert place is not None and not place.exists()  # a run keeps it in its own folder
+    shutil.copytree(made.folder, place)
+    monkeypatch.setattr(sft_dataset, "Tokenizing", None)
+    taken = open_(records, model, tmp_path / "second").train
+    assert taken.folder == tmp_path / "second" / made.folder.name
+    assert taken.counts == made.counts
+    assert numbers(SftDatasets(taken, None), "train", model) == [*range(1, 41)]
+    shutil.rmtree(place)
+    assert len(open_(records, model, tmp_path / "second").train.tokens) == 40
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "tokens.bin", "source.json"])
+def test_half_of_a_cached_dataset_is_not_taken(tmp_path, records, model, monkeypatch, name) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    made = open_(records, model, tmp_path / "first").train
+    place = cached(made.folder.name)
+    shutil.copytree(made.folder, place)
+    (place / name).unlink()
+    assert len(open_(records, model, tmp_path / "second").train.tokens) == 40
+
+
+def test_a_cache_on_a_disk_without_links_is_copied(tmp_path, records, model, monkeypatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EXDEV, "another disk")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    made = open_(records, model, tmp_path / "first").train
+    shutil.copytree(made.folder, cached(made.folder.name))
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(sft_dataset, "Tokenizing", None)
+    assert len(open_(records, model, tmp_path / "second").train.tokens) == 40

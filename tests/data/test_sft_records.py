@@ -12,8 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from engine.data.sft_records import Conversation, conversations_of, read_conversations
-from engine.errors import RunError
+from engine.data.json_lines import WrongLineError
+from engine.data.sft_records import (
+    Conversation,
+    Place,
+    WrongRecord,
+    read_records,
+    record_format,
+    records_of,
+)
 
 CHAT = {
     "messages": [
@@ -30,8 +37,7 @@ AS_CHAT = ({"role": "user", "content": "3 + 4?"}, {"role": "assistant", "content
 
 
 def json_lines(path: Path, *records: Any) -> Path:
-    lines = (json.dumps(r, ensure_ascii=False) + "\n" for r in records)
-    path.write_text("".join(lines).replace("\ud83d", r"\ud83d"))  # which is no UTF-8
+    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
     return path
 
 
@@ -40,36 +46,41 @@ def parquet_file(path: Path, *records: Any) -> Path:
     return path
 
 
+def wrong_ones(file: Path, wanted: str = "auto") -> list[WrongRecord]:
+    return [one for one in read_records(file, wanted) if isinstance(one, WrongRecord)]
+
+
 @pytest.mark.parametrize("write", [json_lines, parquet_file])
 @pytest.mark.parametrize("wanted", ["auto", None])
 def test_both_formats_from_both_kinds_of_file(tmp_path: Path, write, wanted) -> None:
-    (chat,) = read_conversations(write(tmp_path / "a", CHAT), wanted or "chat")
+    (chat,) = read_records(write(tmp_path / "a", CHAT), wanted or "chat")
     assert list(chat.messages) == CHAT["messages"]
     assert chat.answers == [2, 4]
-    pairs = list(read_conversations(write(tmp_path / "b", PAIR, PAIR), wanted or "prompt_response"))
+    pairs = list(read_records(write(tmp_path / "b", PAIR, PAIR), wanted or "prompt_response"))
     assert [pair.messages for pair in pairs] == [AS_CHAT] * 2
     unit = "line" if write is json_lines else "row"
-    assert [pair.where for pair in pairs] == [f"{tmp_path / 'b'}, {unit} {n}" for n in (1, 2)]
+    places = [f"{tmp_path / 'b'}, {unit} {n}" for n in (1, 2)]
+    assert [str(pair.where) for pair in pairs] == places
 
 
 def test_a_parquet_file_gives_messages_keys_of_others(tmp_path: Path) -> None:
     table = pa.Table.from_pylist([{"messages": [{**m, "name": None} for m in CHAT["messages"]]}])
     parquet.write_table(table, tmp_path / "a")
-    (chat,) = read_conversations(tmp_path / "a")
+    (chat,) = read_records(tmp_path / "a")
     assert list(chat.messages) == CHAT["messages"]
 
 
 def test_rows_are_counted_over_batches(tmp_path: Path) -> None:
     records = [{"prompt": str(n), "response": "x" if n != 700 else " "} for n in range(1, 900)]
     file = parquet_file(tmp_path / "a", *records)
-    with pytest.raises(RunError, match=r"a, row 700: 'response' must be a text"):
-        list(read_conversations(file))
+    (wrong,) = wrong_ones(file)
+    assert str(wrong).startswith(f"{file}, row 700: 'response' must be a text")
 
 
 @pytest.mark.parametrize("write", [json_lines, parquet_file])
 def test_each_files_first_record_says_its_format(tmp_path: Path, write) -> None:
     files = [write(tmp_path / "a", CHAT), write(tmp_path / "b", PAIR)]
-    assert [len(one.messages) for one in conversations_of(files)] == [5, 2]
+    assert [len(one.messages) for one in records_of(files)] == [5, 2]
 
 
 def answered(*messages: Any) -> dict:
@@ -79,9 +90,15 @@ def answered(*messages: Any) -> dict:
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ([1], "expected a JSON object, found b'[1]"),
+        ([1], "expected a JSON object, found a JSON array ('[1]')"),
         ({"message": []}, "key 'messages' is missing, found message; did you mean messages by"),
         ({"prompt": "x", "respons": "y"}, "key 'response' is missing, found prompt, respons; did"),
+        (
+            {"question": "x", "answer": "y"},
+            "'prompt' is missing, found answer, question; did you",
+        ),
+        ({"conversations": []}, "did you mean messages by 'conversations'?"),
+        (answered({"from": "human", "value": "x"}), "did you mean role by 'from'?"),
         ({"text": "x"}, "expected the key messages, or prompt and response: key 'messages'"),
         ({**CHAT, **PAIR}, "found all of them; say which with data.format"),
         ({**PAIR, "response": ""}, "'response' must be a text that is not empty, found ''"),
@@ -102,10 +119,6 @@ def answered(*messages: Any) -> dict:
             answered(AS_CHAT[0], {"role": "assistant", "content": "\n "}),
             "message 2: content of the assistant must be a text that is not empty",
         ),
-        (
-            {**PAIR, "response": "\ud83d!"},
-            "'response' has half a character, '\\ud83d' at position 0",
-        ),
         (answered({"role": "user", "content": ""}), "content of the user must be a text"),
         (answered(AS_CHAT[0]), "expected an answer (role assistant), found none to learn"),
         (answered(AS_CHAT[1]), "expected a question before the first answer, found none"),
@@ -113,50 +126,63 @@ def answered(*messages: Any) -> dict:
 )
 def test_a_bad_record_is_named_with_its_line(tmp_path: Path, record: Any, message: str) -> None:
     file = json_lines(tmp_path / "a.jsonl", record)
-    with pytest.raises(RunError) as error:
-        list(read_conversations(file))
-    assert str(error.value).startswith(f"{file}, line 1") and message in str(error.value)
+    (wrong,) = wrong_ones(file)
+    assert str(wrong).startswith(f"{file}, line 1") and message in str(wrong)
 
 
 def test_later_records_are_of_the_first_ones_format(tmp_path: Path) -> None:
-    file = json_lines(tmp_path / "a.jsonl", PAIR, CHAT)
-    with pytest.raises(RunError, match=r"line 2: key 'prompt' is missing, found id, messages"):
-        list(read_conversations(file))
+    file = json_lines(tmp_path / "a.jsonl", {"id": 1}, PAIR, CHAT)
+    _, wrong = wrong_ones(file)
+    assert str(wrong).endswith("line 3: key 'prompt' is missing, found id, messages")
 
 
-def test_blank_lines_are_taken_at_the_end_alone(tmp_path: Path) -> None:
-    file, line = tmp_path / "a.jsonl", json.dumps(PAIR)
-    file.write_text(f"{line}\r\n{line}\n \n\n")
-    assert len(list(read_conversations(file))) == 2
-    file.write_text(f"{line}\n\n \n{line}\n")
-    with pytest.raises(RunError, match="line 2: expected a JSON object, found a blank line"):
-        list(read_conversations(file))
+def test_every_wrong_record_is_told_and_the_others_are_read(tmp_path: Path) -> None:
+    file = json_lines(tmp_path / "a.jsonl", {"prompt": "x"}, PAIR, {**PAIR, "response": 7}, PAIR)
+    found = list(read_records(file))
+    assert [one.where.number for one in found] == [1, 2, 3, 4]
+    assert [one.kind for one in found if isinstance(one, WrongRecord)] == [
+        "lacks response",
+        "response is a number",
+    ]
+
+
+def test_blank_lines_are_wrong_only_before_a_record(tmp_path: Path) -> None:
+    file, pair = tmp_path / "a.jsonl", json.dumps(PAIR)
+    file.write_bytes(b"\xef\xbb\xbf" + f"{pair}\r\n\n{pair}\r\n\n \n".encode())
+    (wrong,) = wrong_ones(file)
+    assert str(wrong) == f"{file}, line 2: expected a JSON object, found a blank line"
+    assert len(list(read_records(file))) == 3
 
 
 def test_columns_of_a_parquet_file_are_checked(tmp_path: Path) -> None:
     file = parquet_file(tmp_path / "a", {"prompt": "x", "answer": "y"})
-    with pytest.raises(RunError, match=r"a: expected the key .* key 'response' is missing"):
-        list(read_conversations(file))
-    with pytest.raises(RunError, match=r"a: key 'messages' is missing, found answer, prompt"):
-        list(read_conversations(file, "chat"))
+    (wrong,) = wrong_ones(file)
+    assert str(wrong).startswith(f"{file}: expected the key messages, or prompt and response")
+    assert "key 'response' is missing" in wrong.says
+    (wrong,) = wrong_ones(file, "chat")
+    assert "key 'messages' is missing, found answer, prompt" in str(wrong)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "cannot read the conversations"), (b"PAR1broken", "expected a whole Parquet file")],
+    [
+        (None, "cannot read the conversations"),
+        (b"PAR1broken", "expected a whole Parquet file"),
+        (b"\x1f\x8b123", "expected JSON lines in UTF-8 or a Parquet file, found a gzip file"),
+    ],
 )
 def test_a_bad_file_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
     file = tmp_path / "data"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(RunError) as error:
-        list(read_conversations(file))
-    assert str(file) in str(error.value) and message in str(error.value)
+    (wrong,) = wrong_ones(file)
+    assert str(wrong).startswith(f"{file}: ") and message in str(wrong)
 
 
 def conversation(question: str, answer: str) -> Conversation:
     return Conversation(
-        "x", ({"role": "user", "content": question}, {"role": "assistant", "content": answer})
+        Place(Path("x"), 1),
+        ({"role": "user", "content": question}, {"role": "assistant", "content": answer}),
     )
 
 
@@ -172,3 +198,28 @@ def test_answers_to_one_question_stay_together_and_the_share_is_met() -> None:
     held = [conversation(str(n), "a").is_held_back(0.2) for n in range(2000)]
     assert held == [conversation(str(n), "other").is_held_back(0.2) for n in range(2000)]
     assert 330 < sum(held) < 470  # 400, four sigma are 72
+
+
+def test_half_a_character_is_called_so(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text(json.dumps({**PAIR, "response": "x\ud83d"}))
+    (wrong,) = wrong_ones(tmp_path / "a")
+    assert wrong.says.startswith("'response' has half a character, '\\ud83d' at position 1")
+
+
+@pytest.mark.parametrize(
+    ("keys", "wanted", "expected"),
+    [
+        (["messages", "id"], "auto", "chat"),
+        (["prompt", "response"], "auto", "prompt_response"),
+        (["messages", "prompt"], "auto", "chat"),
+        (["messages", "prompt", "response"], "chat", "chat"),
+        (["messages", "prompt", "response"], "prompt_response", "prompt_response"),
+    ],
+)
+def test_formats(keys: list[str], wanted: str, expected: str) -> None:
+    assert record_format(keys, wanted) == expected
+
+
+def test_a_record_of_both_formats_is_of_none() -> None:
+    with pytest.raises(WrongLineError, match=r"found all of them; say which with data\.format"):
+        record_format(["messages", "prompt", "response"], "auto")

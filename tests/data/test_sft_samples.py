@@ -10,10 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.data.chat_template import ChatTemplate, Message
-from engine.data.sft_records import Conversation
-from engine.data.sft_samples import ModelTemplate, QuestionTemplate, Sample, SampleMaker
+from engine.data.sft_records import Conversation, Place, Record, WrongRecord
+from engine.data.sft_samples import (
+    ModelTemplate,
+    PromptTemplate,
+    QuestionTemplate,
+    Sample,
+    SampleMaker,
+)
 from engine.data.tokenizer import Tokenizer
-from engine.errors import RunError
 
 
 @pytest.fixture(scope="module", params=TEMPLATES)
@@ -36,12 +41,29 @@ def conversation(*contents: str) -> Conversation:
         {"role": "assistant" if n % 2 else "user", "content": content}
         for n, content in enumerate(contents)
     ]
-    return Conversation("FILE, line 3", tuple(messages))
+    return Conversation(Place(Path("FILE"), 3), tuple(messages))
+
+
+def made(folder: Path, template: PromptTemplate, *records: Record) -> list[Sample | WrongRecord]:
+    return list(SampleMaker(Tokenizer.load(folder), template).samples(records))
 
 
 def samples(folder: Path, *conversations: Conversation) -> list[Sample]:
-    template = ModelTemplate(ChatTemplate.load(folder))
-    return list(SampleMaker(Tokenizer.load(folder), template).samples(conversations))
+    found = made(folder, ModelTemplate(ChatTemplate.load(folder)), *conversations)
+    assert not [str(one) for one in found if isinstance(one, WrongRecord)]
+    return [one for one in found if isinstance(one, Sample)]
+
+
+def refusal(folder: Path, *conversations: Conversation) -> str:
+    """Return what is said of the one record that no sample can be made of."""
+    found = made(folder, ModelTemplate(ChatTemplate.load(folder)), *conversations)
+    (wrong,) = [one for one in found if isinstance(one, WrongRecord)]
+    return str(wrong)
+
+
+def asked(folder: Path, template: str, *conversations: Conversation) -> list[Sample]:
+    found = made(folder, QuestionTemplate(template), *conversations)
+    return [one for one in found if isinstance(one, Sample)]
 
 
 def test_every_answer_is_a_sample_whose_prompt_is_everything_before_it(folder: Path) -> None:
@@ -58,7 +80,10 @@ def test_every_answer_is_a_sample_whose_prompt_is_everything_before_it(folder: P
             content = content.removeprefix("<think>\n")
         assert tokenizer.decode(sample.response) == content
         assert tokenizer.decode([*sample.response, 0]).endswith(ENDINGS[folder.name] + BOS)
-    assert (one.where, two.where) == ("FILE, line 3, answer 1", "FILE, line 3, answer 2")
+    assert [(str(sample.where), sample.answer) for sample in (one, two)] == [
+        ("FILE, line 3", 1),
+        ("FILE, line 3", 2),
+    ]
 
 
 def test_a_prompt_has_no_earlier_thoughts(reasoning: Path) -> None:
@@ -89,8 +114,8 @@ def test_thoughts_that_the_prompt_opens_are_not_opened_again(opened, answer, exp
 
 
 def test_an_answer_without_thoughts_behind_opened_ones_is_refused(opened: Path) -> None:
-    with pytest.raises(RunError, match=r"FILE, line 3: expected an answer with thoughts up to"):
-        samples(opened, conversation("a", "7"))
+    says = refusal(opened, conversation("a", "7"))
+    assert says.startswith("FILE, line 3: expected an answer with thoughts up to")
 
 
 def test_an_ending_token_is_not_doubled_and_stands_nowhere_else(reasoning: Path) -> None:
@@ -98,10 +123,17 @@ def test_an_ending_token_is_not_doubled_and_stands_nowhere_else(reasoning: Path)
     assert sample.response == samples(reasoning, conversation("a", "b"))[0].response
     (other,) = samples(reasoning, conversation("a", f"b{EOS}"))
     assert other.response[-1] == Tokenizer.load(reasoning).eos_ids[0]
-    with pytest.raises(RunError, match=r"FILE, line 3: expected a token that ends a response"):
-        samples(reasoning, conversation("a", f"b{EOS}c"))
-    with pytest.raises(RunError, match=r"FILE, line 3: expected an answer, found one without"):
-        samples(reasoning, conversation("a", EOS))
+    says = refusal(reasoning, conversation("a", f"b{EOS}c"))
+    assert says.startswith("FILE, line 3: expected a token that ends a response")
+    says = refusal(reasoning, conversation("a", EOS))
+    assert says.startswith("FILE, line 3: expected an answer, found one without")
+
+
+def test_a_prompt_without_a_token_is_refused(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path, "reasoning")
+    (folder / "chat_template.jinja").write_text("{% if false %}{{ messages }}{% endif %}")
+    says = refusal(folder, conversation("a", "b"))
+    assert says == "FILE, line 3: expected a prompt, found one without any token"
 
 
 def test_no_token_spans_the_border_of_prompt_and_response(opened: Path) -> None:
@@ -132,33 +164,28 @@ def test_samples_come_back_as_text(reasoning: Path, pairs) -> None:
 def test_a_refusing_template_is_named_with_the_record(tmp_path: Path) -> None:
     folder = model_folder(tmp_path, "instruct")
     two = Conversation(
-        "FILE, line 4", (*conversation("a").messages, *conversation("b", "c").messages)
+        Place(Path("FILE"), 4), (*conversation("a").messages, *conversation("b", "c").messages)
     )
-    with pytest.raises(RunError, match=r"^FILE, line 4: .*refuses it: Roles must alternate"):
-        samples(folder, conversation("a", "b"), two)
+    says = refusal(folder, conversation("a", "b"), two, conversation("a", "b"))
+    assert says.startswith("FILE, line 4: ") and "refuses it: Roles must alternate" in says
 
 
 WORDS = ["<eos>", "User:", "three", "plus", "four", "seven"]
 
 
-def with_question_template(folder: Path, name: str, *conversations: Conversation) -> list[Sample]:
-    maker = SampleMaker(Tokenizer.load(folder), QuestionTemplate(name))
-    return list(maker.samples(conversations))
-
-
 def test_a_plain_question_is_tokenized_as_reinforcement_learning_asks_it(opened: Path) -> None:
     tokenizer = Tokenizer.load(opened)
-    (sample,) = with_question_template(opened, "plain", conversation("a b", "c"))
+    (sample,) = asked(opened, "plain", conversation("a b", "c"))
     assert sample.prompt == tokenizer.encode("a b") and sample.prompt[0] == 0  # the bos
     assert sample.response == [*tokenizer.encode("c", add_special=False), tokenizer.eos_ids[0]]
-    (sample,) = with_question_template(opened, "r1_zero", conversation("a b", "c"))
+    (sample,) = asked(opened, "r1_zero", conversation("a b", "c"))
     assert tokenizer.decode(sample.prompt).endswith("User: a b. Assistant:")
 
 
 def test_words_alone_make_samples_too(tmp_path: Path) -> None:
     folder = word_folder(tmp_path, WORDS)
-    (sample,) = with_question_template(folder, "plain", conversation("three plus four", "seven"))
-    assert sample == ("FILE, line 3", [2, 3, 4], [5, 0])
+    (sample,) = asked(folder, "plain", conversation("three plus four", "seven"))
+    assert sample == (Place(Path("FILE"), 3), None, [2, 3, 4], [5, 0])
 
 
 @pytest.mark.parametrize(
@@ -172,6 +199,14 @@ def test_words_alone_make_samples_too(tmp_path: Path) -> None:
 def test_what_no_sample_can_be_made_of_is_named(tmp_path, given_conversation, message) -> None:
     folder = word_folder(tmp_path, WORDS)
     good = conversation("three", "seven")
-    with pytest.raises(RunError) as error:
-        with_question_template(folder, "plain", good, given_conversation)
-    assert message in str(error.value)
+    found = made(folder, QuestionTemplate("plain"), good, given_conversation, good)
+    assert [one for one in found if isinstance(one, Sample)][-1].response == [5, 0]
+    assert message in str(next(one for one in found if isinstance(one, WrongRecord)))
+
+
+def test_wrong_records_are_passed_on_in_their_place(tmp_path) -> None:
+    folder, good = word_folder(tmp_path, WORDS), conversation("three", "seven")
+    wrong = WrongRecord(Place(Path("FILE"), 2), "blank", "found a blank line")
+    found = made(folder, QuestionTemplate("plain"), good, wrong, conversation("five", "four"), good)
+    assert [isinstance(one, WrongRecord) for one in found] == [False, True, True, False]
+    assert found[1] is wrong

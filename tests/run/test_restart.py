@@ -9,7 +9,6 @@ import pytest
 
 from engine.config.reader.loading import load
 from engine.rollout.lineage import Place
-from engine.run.data_position import DataPosition
 from engine.run.restart import PLACE, start_of, update_settings
 from recipes import zero
 
@@ -71,18 +70,3 @@ def test_settings_of_an_update_are_those_that_move_weights(tmp_path):
 def test_how_many_steps_there_are_counts_where_the_rate_follows_them(tmp_path):
     schedules = [config(tmp_path, "optimizer.schedule=cosine", f"steps={n}") for n in (80, 90)]
     assert len({str(update_settings(one, KERNELS)) for one in schedules}) == 2
-
-
-@pytest.mark.parametrize(("batch", "steps"), [(32, 25), (20, 10 + 24), (480, 10 + 1)])
-def test_another_batch_size_leaves_no_conversation_out(tmp_path, batch, steps):
-    """25 steps of 32 were planned, 10 are done: 480 samples are left, in steps of any size."""
-    position = DataPosition(first_step=10, before=320, batch=batch)
-    assert position.last_step(800, batch) == steps
-    assert position.begun(batch) == position.at(10) == 320
-    assert position.at(12) == 320 + 2 * batch
-
-
-def test_a_checkpoint_that_does_not_say_what_it_learned_had_batches_of_one_size():
-    position = DataPosition(first_step=10)
-    assert position.begun(32) == 320 and position.at(11) is None
-    assert DataPosition(first_step=30, before=900).last_step(800, 32) == 30

@@ -49,7 +49,7 @@ def train(run):
     model = run.trained_model(run.config.optimizer)
     run.resume(model)
     corpus = Corpus(CorpusConfig(), "textbook", seed=run.config.seed)
-    batch = next(run.data.batches(LoadingConfig(), corpus, 16, position=0))
+    batch = next(run.data.batches(LoadingConfig(), "textbook", corpus, 16, step=0))
     for step in run.steps(run.config.steps):
         rate = step.learning_rate(run.config.optimizer)
         update = model.update(batch.rows, next_token, batch.tokens, rate)

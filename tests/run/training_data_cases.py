@@ -12,6 +12,7 @@ from engine.config.layout import LayoutConfig
 from engine.config.trainer import CheckpointConfig, OptimizerConfig
 from engine.config.training import TrainingConfig
 from engine.data.sft_dataset import SftDataset
+from engine.data.sft_folder import SampleCounts
 from engine.data.token_dataset import TokenDataset
 from engine.run.run_config import RunConfig
 from engine.run.training_data import TrainingData, sum_over_ranks
@@ -32,7 +33,7 @@ def measured(
     """Return the mean loss over ``dataset``, twice, and this rank's log-probabilities."""
     data, policy = _made(layout, model)
     tokens = TokenDataset(dataset)
-    part = SftDataset("validation", dataset, tokens, conversations=len(tokens), dropped=0)
+    part = SftDataset("validation", dataset, tokens, SampleCounts(samples=len(tokens)))
     losses = [data.mean_loss(policy, part) for _ in range(2)]
     found = data.log_probabilities(policy, samples)
     policy.close()
