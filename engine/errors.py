@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -31,6 +32,7 @@ def clear_errors() -> Iterator[None]:
     exception is printed with its traceback: it is a defect of ours, and the log should show where.
     """
     signal.signal(signal.SIGTERM, _leave)
+    _open_standard_streams()
     try:
         yield
     except RunError as error:
@@ -39,6 +41,20 @@ def clear_errors() -> Iterator[None]:
     except Exception:
         traceback.print_exc()
         _exit_at_once()
+
+
+def _open_standard_streams() -> None:
+    """Let nobody read what is said where this process was started without an output (``>&-``).
+
+    Python has None there, and the next file that is opened gets the number that others write to.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("r+"))  # noqa: SIM115  (for good)
 
 
 def _exit_at_once() -> NoReturn:

@@ -193,10 +193,12 @@ class Checkpoints:
             The recipe's ``progress``.
 
         Raises:
-            RunError: the checkpoint is damaged or belongs to another model.
+            RunError: the checkpoint is damaged, another step's, or belongs to another model.
         """
         if step not in self._verified and (problem := self._verify(step)) is not None:
             raise RunError(f"checkpoint of step {step} cannot be loaded: {problem}")
+        if says := self.folders.misnamed(step):
+            raise RunError(says)
         return loading.load(self.folders.folder(step), training, self._seed)
 
     def _give_up(self, outcome: Done[Written] | Failed | None) -> None:

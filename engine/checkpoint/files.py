@@ -27,10 +27,9 @@ from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShard
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.storage import WriteResult
 
+from engine.checkpoint.folders import RECORD
 from engine.checkpoint.manifest import Digest, digest
 
-RECORD = "run.json"
-"""The file of all that is no tensor: step, layout, updates of the optimizer, progress."""
 _FORMAT = ("torch_dist", 1)
 
 

@@ -11,6 +11,7 @@ Every change is a rename, so that a crash at any moment leaves a folder with a p
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import shutil
@@ -18,6 +19,8 @@ from pathlib import Path
 
 from engine.platform.files import folders_named, sync
 
+RECORD = "run.json"
+"""File of a checkpoint with all that is no tensor: step, layout, optimizer updates, progress."""
 _NAMES = r"[0-9]{6,}(\.partial-\w+|\.removed|\.replaced)?"
 """Of the folders that are looked at, and deleted in time; a person may keep others beside them."""
 
@@ -44,6 +47,20 @@ class CheckpointFolders:
     def folder(self, step: int) -> Path:
         """Return the folder of the whole checkpoint of ``step``."""
         return self.root / f"{step:06d}"
+
+    def misnamed(self, step: int) -> str | None:
+        """Return what to say of a checkpoint that was renamed to ``step``; None if it was not.
+
+        Whether its record can be read at all is told where the checkpoint is verified.
+        """
+        folder = self.folder(step)
+        try:
+            made = json.loads((folder / RECORD).read_bytes())["step"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if made == step:
+            return None
+        return f"checkpoint {folder} is of step {made}, not of that of its name; rename it"
 
     def begin(self, step: int) -> Path:
         """Return a new folder to write the checkpoint of ``step`` into; clean up after crashes.

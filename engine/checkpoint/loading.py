@@ -19,7 +19,7 @@ from megatron.core.dist_checkpointing.validation import StrictHandling
 from torch.distributed.checkpoint.api import CheckpointException
 
 from engine.checkpoint import manifest, random_state, training_state
-from engine.checkpoint.files import RECORD
+from engine.checkpoint.folders import RECORD
 from engine.checkpoint.forked_writer import reason
 from engine.checkpoint.training_state import TrainingState
 from engine.errors import RunError

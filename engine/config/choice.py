@@ -31,6 +31,8 @@ import importlib
 import inspect
 import json
 from collections.abc import Mapping
+from hashlib import blake2b
+from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, get_args
 
@@ -47,6 +49,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from engine.config.section import Section
+
+CODE = " (code)"
+"""End of the keys of :func:`own_code`; no option is called so."""
 
 
 class _ByName(Section):
@@ -198,6 +203,35 @@ class Choices(_ByName):
     @model_serializer
     def _flat(self, info: SerializationInfo) -> dict[str, Any]:
         return {name: one.model_dump(mode=info.mode) for name, one in self.chosen.items()}
+
+
+def own_code(config: BaseModel, above: str = "") -> dict[str, str]:
+    """Return a digest of the module of each class of the user's own that ``config`` chooses.
+
+    By what chose it, e.g. ``rewards.my_folder.brevity (code)``. What is imported by these modules
+    is not looked at.
+
+    Args:
+        above: dotted key of ``config``, which may be a section.
+    """
+    if isinstance(config, Choice):
+        own = {above: config.chosen} if "." in config.name else {}
+    elif isinstance(config, Choices):
+        own = {f"{above}.{name}": one for name, one in config.chosen.items() if "." in name}
+    else:
+        fields = ((f"{above}.{name}".lstrip("."), value) for name, value in config)
+        sections = (own_code(value, key) for key, value in fields if isinstance(value, BaseModel))
+        return {key: digest for found in sections for key, digest in found.items()}
+    return {f"{key}{CODE}": _digest_of_module(one) for key, one in own.items()}
+
+
+def _digest_of_module(one: BaseModel) -> str:
+    """Return the digest of the file that holds an object's class; of none, the class's name."""
+    try:
+        content = Path(inspect.getfile(type(one))).read_bytes()
+    except (OSError, TypeError):
+        content = type(one).__qualname__.encode()
+    return blake2b(content, digest_size=16).hexdigest()
 
 
 def _imported(module: str) -> ModuleType:

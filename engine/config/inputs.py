@@ -92,6 +92,14 @@ def _of_entries(annotation: Any) -> Sequence[Any]:
     return get_args(kinds[0])[1:] if kinds and get_origin(kinds[0]) is Annotated else ()
 
 
+def _at_home(path: Path) -> Path:
+    """Return ``path`` with ``~`` as the home folder: in ``model=~/x`` no shell replaces it."""
+    try:
+        return path.expanduser()
+    except RuntimeError:  # no such user: no such file either
+        return path
+
+
 def _model_folder(folder: Path, info: ValidationInfo) -> Path:
     folder = _made_by_a_run(folder)
     if inputs_wanted(info):
@@ -158,11 +166,13 @@ def _read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-ModelFolder = Annotated[Path, AfterValidator(_model_folder)]
+_HOME = AfterValidator(_at_home)
+
+ModelFolder = Annotated[Path, _HOME, AfterValidator(_model_folder)]
 """A Hugging Face folder, or a finished run's folder; ``engine.preflight`` looks into it."""
-ModelConfigFile = Annotated[Path, AfterValidator(_model_config)]
+ModelConfigFile = Annotated[Path, _HOME, AfterValidator(_model_config)]
 """A Hugging Face config.json: a model's sizes without its weights."""
-PromptFile = Annotated[Path, AfterValidator(_prompt_file)]
+PromptFile = Annotated[Path, _HOME, AfterValidator(_prompt_file)]
 """A JSON lines file with at least one problem."""
-RecordFile = Annotated[Path, AfterValidator(_record_file)]
+RecordFile = Annotated[Path, _HOME, AfterValidator(_record_file)]
 """A JSON lines or Parquet file with at least one record."""

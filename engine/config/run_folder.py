@@ -21,6 +21,8 @@ LOCK = "launcher.lock"
 """The first file that a launcher writes into a run's folder."""
 
 _STEP = re.compile(r"[0-9]{6,}")
+_STORED = ("made_by.json", "groups", "samples.parquet", "done.json")
+"""What stored rollouts and evaluations hold. A date is a number of six digits or more, too."""
 _SHOWN = 4  # entries of a folder that a message names
 
 
@@ -61,7 +63,8 @@ def reason_against(folder: Path) -> str | None:
 
 def _is_of_a_run(folder: Path) -> bool:
     checkpoints = any((each / "run.json").is_file() for each in _steps(folder / "checkpoints"))
-    stored = any(any(_steps(folder / name)) for name in ("rollouts", "evaluations"))
+    steps = (each for name in ("rollouts", "evaluations") for each in _steps(folder / name))
+    stored = any((each / name).exists() for each in steps for name in _STORED)
     return os.path.lexists(folder / LOCK) or checkpoints or stored or _is_result(folder)
 
 

@@ -7,7 +7,10 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from engine.config.inputs import PromptFile
-from engine.config.section import Section
+from engine.config.section import Seconds, Section
+
+COLDEST = 1e-6
+"""Temperature below which SGLang takes the likeliest token, and tells its log-probability at 1."""
 
 
 class PromptsConfig(Section):
@@ -38,10 +41,12 @@ class RolloutConfig(Section):
     )
     max_new_tokens: int = Field(ge=1, description="longest answer in tokens; longer ones are cut")
     temperature: float = Field(
-        1.0, gt=0, description="of the sampling distribution; training uses the same"
+        1.0,
+        ge=COLDEST,
+        description="of the sampling distribution; training uses the same",
     )
-    wait_seconds: float = Field(
-        600, gt=0, description="limit in seconds of the trainer's wait for one finished rollout"
+    wait_seconds: Seconds = Field(
+        600, description="limit in seconds of the trainer's wait for one finished rollout"
     )
 
     @property
@@ -56,7 +61,11 @@ class EvaluationConfig(Section):
     every: int = Field(ge=1, description="steps between evaluations; the last step has one anyway")
     prompts: int = Field(ge=1, description="held-out problems asked")
     samples_per_prompt: int = Field(1, ge=1, description="answers to each; accuracy is their mean")
-    temperature: float = Field(0.6, gt=0, description="of the sampling distribution")
+    temperature: float = Field(
+        0.6,
+        gt=0,
+        description=f"of the sampling distribution; below {COLDEST:g} the likeliest token is taken",
+    )
     top_p: float = Field(
         0.95, gt=0, le=1, description="probability mass that is kept (nucleus sampling)"
     )

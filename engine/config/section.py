@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Seconds = Annotated[float, Field(gt=0, le=1e9)]
+"""A limit of time. Where none is meant, 1e9 (32 years) is as good: clocks of torch and of Python
+cannot wait for much more."""
 
 
 class Section(BaseModel):

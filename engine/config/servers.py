@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from engine.config.section import Section
+from engine.config.section import Seconds, Section
 
 HIGHEST_PORT = 65535
 REQUESTS_IN_FLIGHT = 256
@@ -24,12 +24,11 @@ class ServersConfig(Section):
         description="servers on the trainers' GPUs, with 40 % of their memory, not on those "
         "after them (never run)",
     )
-    start_seconds: float = Field(
-        180, gt=0, description="limit in seconds until all servers are healthy"
+    start_seconds: Seconds = Field(
+        180, description="limit in seconds until all servers are healthy"
     )
-    request_seconds: float = Field(
+    request_seconds: Seconds = Field(
         120,
-        gt=0,
         description="limit in seconds of a server's silence: with requests waiting, it answers "
         "none of them and not even /health; and of each request of a weight push",
     )
@@ -53,3 +52,13 @@ class ServersConfig(Section):
                 f"{HIGHEST_PORT + 1 - count}"
             )
         return port
+
+    @property
+    def connections(self) -> int:
+        """Connections that the sampler has at the same time, at most."""
+        return connections(self.count, self.requests_in_flight)
+
+
+def connections(servers: int, in_flight: int) -> int:
+    """Return how many connections there may be to so many servers; one more each for its health."""
+    return servers * (in_flight + 1)

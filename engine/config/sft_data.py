@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from engine.config.inputs import RecordFile
 from engine.config.layout import LayoutConfig
-from engine.config.section import Section
+from engine.config.section import Seconds, Section
 from engine.config.training import TrainingConfig
 
 
@@ -41,8 +41,8 @@ class SftDataConfig(Section):
     too_long: Literal["error", "drop"] = Field(
         "error", description="longer samples: error names them and stops, drop counts them"
     )
-    wait_seconds: float = Field(
-        3600.0, gt=0, description="limit on the other ranks' wait while rank 0 tokenizes"
+    wait_seconds: Seconds = Field(
+        3600.0, description="limit on the other ranks' wait while rank 0 tokenizes"
     )
 
     @field_validator("train")

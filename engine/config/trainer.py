@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from engine.config.section import Section
+from engine.config.section import Seconds, Section
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -62,8 +62,8 @@ class CheckpointConfig(Section):
     asynchronous: bool = Field(
         True, description="train on while a child process of each rank writes its files"
     )
-    write_seconds: float = Field(
-        3600.0, gt=0, description="limit on writing one checkpoint, after which the run stops"
+    write_seconds: Seconds = Field(
+        3600.0, description="limit on writing one checkpoint, after which the run stops"
     )
 
 

@@ -18,10 +18,21 @@ _MAGIC = {
     b"\x1f\x8b": "a gzip file",
     b"\x28\xb5\x2f\xfd": "a zstandard file",
     b"PK\x03\x04": "a zip file",
+    b"BZh": "a bzip2 file",
+    b"\xfd7zXZ\x00": "an xz file",
+    b"7z\xbc\xaf\x27\x1c": "a 7z file",
+    b"version https://git-lfs.": "a pointer of Git LFS, not what it points to (run git lfs pull)",
+    b"<!DOCTYPE": "a web page",
+    b"<html": "a web page",
+    b"\xff\xfe\x00\x00": "UTF-32 text",
+    b"\x00\x00\xfe\xff": "UTF-32 text",
     b"\xff\xfe": "UTF-16 text",
     b"\xfe\xff": "UTF-16 text",
+    b"{\x00": "UTF-16 text",
+    b"\x00{": "UTF-16 text",
 }
-"""First bytes of files that are no JSON lines in UTF-8."""
+"""First bytes of files that are no JSON lines in UTF-8; of two that fit the first counts."""
+LONGEST_MAGIC = max(map(len, _MAGIC))
 _QUOTED = 60  # characters of a wrong line or value that a message repeats
 
 
@@ -59,13 +70,13 @@ def other_format(content: bytes) -> str | None:
 
 
 def parse_object(line: bytes) -> dict[str, Any]:
-    """Return the JSON object that stands on a line.
+    """Return the JSON object that stands on a line, behind a byte order mark or without one.
 
     Raises:
-        WrongLineError: there is none.
+        WrongLineError: there is none, or a key stands twice in it.
     """
     try:
-        text = line.decode("utf-8")
+        text = line.decode("utf-8").lstrip("\ufeff")
     except UnicodeDecodeError as error:
         byte = line[error.start]
         guess = line.decode("cp1252", errors="replace").strip()
@@ -77,9 +88,10 @@ def parse_object(line: bytes) -> dict[str, Any]:
     if not text.strip():
         raise WrongLineError("blank", "expected a JSON object, found a blank line")
     try:
-        record = json.loads(text)
+        record = _JSON.decode(text)
     except ValueError as error:
-        says = f"expected a JSON object, found {quoted(text.rstrip())}{_how_to(text)}"
+        found = f"{quoted(text.rstrip())}{_how_to(text) or _why(text, error)}"
+        says = f"expected a JSON object, found {found}"
         raise WrongLineError("no JSON", says) from error
     except RecursionError as error:
         raise WrongLineError("nested", "expected a JSON object, found too many levels") from error
@@ -87,6 +99,22 @@ def parse_object(line: bytes) -> dict[str, Any]:
         found = f"a JSON {_name(record)} ({quoted(text.rstrip())})"
         raise WrongLineError("no object", f"expected a JSON object, found {found}{_how_to(text)}")
     return record
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON. Of a key that stands twice nobody knows which value is meant."""
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise WrongLineError(
+            f"{twice} twice",
+            f"key {quoted(twice)} stands there {names.count(twice)} times; keep one",
+        )
+    return record
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def check_text(value: Any, what: str, name: str) -> None:
@@ -101,7 +129,8 @@ def check_text(value: Any, what: str, name: str) -> None:
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
         raise WrongLineError(
-            f"{what} is a number", f"{name} must be a text, found the number {value}; quote it"
+            f"{what} is a number",
+            f"{name} must be a text, found the number {quoted(value)}; quote it",
         )
     if not isinstance(value, str) or not value.strip():
         raise WrongLineError(
@@ -121,6 +150,15 @@ def quoted(value: object) -> str:
     """Return ``value`` as a message shows it: its first characters, on one line."""
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     return text if len(text) <= _QUOTED else text[:_QUOTED] + "..."
+
+
+def _why(text: str, error: ValueError) -> str:
+    """Return why a line that looks like an object is none, as a clause."""
+    if not text.startswith("{"):
+        return ""
+    if isinstance(error, json.JSONDecodeError):
+        return f"; {error.msg} at character {error.pos + 1} of {len(text.rstrip()):,}"
+    return f"; {error}"  # a number of thousands of digits
 
 
 def _how_to(text: str) -> str:

@@ -20,7 +20,7 @@ def read_object(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RunError(f"{path}: cannot read it ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         why = POINTER_REMARK if is_pointer(path) else error
         raise RunError(f"{path}: expected JSON ({why})") from error
     if not isinstance(content, dict):

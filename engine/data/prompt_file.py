@@ -27,6 +27,7 @@ from engine.errors import RunError
 KEYS = ("id", "prompt", "answer")
 
 _NAMED_ELSEWHERE = {
+    "id": ("uuid", "uid", "index", "idx"),
     "prompt": ("question", "problem", "query", "instruction", "input"),
     "answer": ("label", "solution", "ground_truth", "target", "final_answer", "expected_answer"),
 }
@@ -64,7 +65,8 @@ class PromptFile:
 def read_prompt_file(path: Path) -> PromptFile:
     """Read ``path`` and look at every line.
 
-    Blank lines behind the last problem are no problems; a byte order mark and CRLF are taken.
+    Blank lines behind the last problem are no problems; byte order marks (where files were
+    joined there are several) and CRLF are taken.
 
     Raises:
         RunError: it cannot be read, or is no file of lines at all.
@@ -113,18 +115,20 @@ def _parse(line: bytes) -> Prompt:
 
 def _missing(missing: list[str], record: Mapping[str, Any]) -> str:
     """Return one sentence about missing keys: what is there, and what may be meant."""
-    keys, found = ", ".join(map(repr, missing)), ", ".join(list(record)[:8]) or "no keys"
+    named = (key if key.isprintable() else ascii(key) for key in list(record)[:8])
+    keys, found = ", ".join(map(repr, missing)), ", ".join(named) or "no keys"
     lacks = f"key {keys} is missing" if len(missing) == 1 else f"keys {keys} are missing"
     says = f"{lacks}, found {found}; expected {{{_SHOWN}}}"
     hints = []
     for key, names in _NAMED_ELSEWHERE.items():
-        if key in missing and (near := next((name for name in names if name in record), None)):
-            hints.append(f"rename {near} to {key}")
+        near = (name for name in record if name.strip().lower() in (key, *names))
+        if key in missing and (name := next(near, None)) is not None:
+            hints.append(f"rename {name} to {key}")
     if isinstance(record.get("reward_model"), dict) and "ground_truth" in record["reward_model"]:
         hints.append("take reward_model.ground_truth as answer")
     if "messages" in record or isinstance(record.get("prompt"), list):
         hints.append("write the question alone as prompt, not a chat")
-    if "id" in missing:
+    if "id" in missing and not any(hint.endswith(" to id") for hint in hints):
         hints.append("give each line an id of its own")
     return f"{says}; {', '.join(hints)}" if hints else says
 

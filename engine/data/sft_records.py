@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from engine.data.chat_template import Message
 from engine.data.json_lines import (
-    BYTE_ORDER_MARK,
+    LONGEST_MAGIC,
     WrongLineError,
     check_text,
     other_format,
@@ -47,7 +47,6 @@ _NAMED_ELSEWHERE = {
 """What other data sets call our keys."""
 _NAMED = 8  # keys that a message names
 _PARQUET_MAGIC = b"PAR1"
-_LONGEST_MAGIC = 8
 _ROWS_AT_ONCE = 256  # of a Parquet file
 
 
@@ -133,7 +132,7 @@ def read_records(file: Path, wanted: str = "auto") -> Iterator[Record]:
     """
     try:
         with file.open("rb") as opened:
-            head = opened.read(_LONGEST_MAGIC)
+            head = opened.read(LONGEST_MAGIC)
         if head.startswith(_PARQUET_MAGIC):
             yield from _rows(file, wanted)
         elif (what := other_format(head)) is not None:
@@ -187,7 +186,7 @@ def _lines(file: Path, wanted: str) -> Iterator[Record]:
         for number, line in enumerate(opened, start=1):
             where = Place(file, number)
             try:
-                record = parse_object(line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line)
+                record = parse_object(line)
                 form = form or record_format(record.keys(), wanted)
                 found: Record = Conversation(where, _messages(record, form))
             except WrongLineError as wrong:

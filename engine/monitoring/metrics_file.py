@@ -15,6 +15,9 @@ from engine.monitoring.metric_names import STEP
 from engine.platform.closing import Closing
 from engine.platform.files import open_to_append, replace_bytes, writing
 
+METRICS_FILE = "metrics.jsonl"
+"""In a run's folder."""
+
 
 class MetricsFile(Closing):
     """Appends lines, and forgets those of steps that are about to be done again.
@@ -90,5 +93,8 @@ def _content(line: bytes, where: str) -> dict[str, Any]:
         content = None
     if not isinstance(content, dict) or not isinstance(content.get(STEP), int):
         found = line[:60].decode(errors="replace").strip()
-        raise RunError(f"{where} is damaged: expected a JSON object with a step, found {found!r}")
+        raise RunError(
+            f"{where} is damaged: expected a JSON object with a step, found {found!r}; take the "
+            "line out, or move the file away"
+        )
     return content

@@ -12,11 +12,10 @@ from torch.utils.tensorboard.summary import custom_scalars, histogram_raw, text
 
 from engine.monitoring import metric_names as names
 from engine.monitoring.event_file import EventFile
-from engine.monitoring.metrics_file import MetricsFile
+from engine.monitoring.metrics_file import METRICS_FILE, MetricsFile
 from engine.monitoring.sample_view import SampleView
 from engine.platform.closing import Closing
 
-METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 
 

@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from engine.config.reader.keys import KeyPath, dotted
-from engine.preflight import conversations, model_folder, prompt_sets, served_model, tokenizer
+from engine.preflight import (
+    connections,
+    conversations,
+    model_folder,
+    prompt_sets,
+    served_model,
+    tokenizer,
+)
 from engine.preflight.finding import Finding
 from engine.preflight.sections import Sections
 
@@ -16,6 +23,7 @@ CHECKS: tuple[Check, ...] = (
     model_folder.check,
     tokenizer.check,
     served_model.check,
+    connections.check,
     prompt_sets.check,
     conversations.check,
 )

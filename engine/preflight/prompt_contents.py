@@ -22,6 +22,7 @@ def check_contents(sections: Sections, given: Sequence[GivenPrompts]) -> Iterabl
         yield from _rewarded(sections, one)
     if len(given) == 2:
         yield from _held_out(*given)
+    yield from _weighted(sections)
 
 
 def _questions(given: GivenPrompts) -> dict[str, list[int]]:
@@ -104,6 +105,17 @@ def _counted(sections: Sections, given: GivenPrompts) -> Iterator[Finding]:
             ("rollout", "prompts_per_step"),
             f"each step asks some of the {many:,} problems of {given.file.path} several times, as"
             f" prompts_per_step is {rollout.prompts_per_step:,}",
+        )
+
+
+def _weighted(sections: Sections) -> Iterator[Finding]:
+    """Refuse rewards that all weigh nothing: every answer would be worth the same."""
+    rewards = sections.get("rewards", RewardsConfig)
+    if rewards is not None and not any(one.weight for one in rewards.chosen.values()):
+        yield Finding(
+            ("rewards",),
+            f"expected a weight above 0, found 0 for {', '.join(rewards.chosen)}: every answer"
+            " would be worth the same, and nothing be learned",
         )
 
 

@@ -16,7 +16,7 @@ from engine.errors import RunError
 from engine.preflight.finding import Finding
 from engine.preflight.given_prompts import GivenPrompts
 from engine.preflight.sections import Sections
-from engine.preflight.wording import NAMED
+from engine.preflight.wording import NAMED, lines
 
 _SERVERS_OWN = 2
 """Tokens of context and cache that SGLang keeps beside prompt and answer; where they are missing
@@ -45,7 +45,8 @@ class _Limit:
 
 
 def check_lengths(sections: Sections, given: Sequence[GivenPrompts]) -> Iterable[Finding]:
-    """Refuse prompts that leave no room for ``rollout.max_new_tokens``."""
+    """Refuse prompts without a token, and those that leave no room for an answer."""
+    yield from _empty(given)
     rollout = sections.get("rollout", RolloutConfig)
     if rollout is None:
         return
@@ -58,6 +59,14 @@ def check_lengths(sections: Sections, given: Sequence[GivenPrompts]) -> Iterable
         ]
         if long:
             yield Finding(limit.key, _says(limit, rollout.max_new_tokens, long))
+
+
+def _empty(given: Sequence[GivenPrompts]) -> Iterator[Finding]:
+    for one in given:
+        found = [one.file.lines[i] for i, length in enumerate(one.lengths or ()) if not length]
+        if found:
+            says = f"the tokenizer makes no token of {lines(found)}, so that nothing can be asked"
+            yield Finding(one.key, f"{one.file.path}: {says}")
 
 
 def _limits(sections: Sections, given: Sequence[GivenPrompts], new: int) -> Iterator[_Limit]:

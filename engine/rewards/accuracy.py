@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, PrivateAttr
 
+from engine.config.section import Seconds
 from engine.rewards.reward import Answer, Reward
 from engine.rewards.score import RIGHT, UNPARSABLE, WRONG, Score
 
@@ -28,8 +29,8 @@ _MATH_DELIMITERS = ("$", r"\(", r"\[", r"\boxed")
 class AccuracyReward(Reward):
     """Is the answer right? Decided by killable workers, because verifiers can hang."""
 
-    deadline_seconds: float = Field(
-        5.0, gt=0, description="a verification is killed after this many seconds: outcome timeout"
+    deadline_seconds: Seconds = Field(
+        5.0, description="a verification is killed after this many seconds: outcome timeout"
     )
     workers: int = Field(2, ge=1, description="verifying processes")
     _pool: WorkerPool | None = PrivateAttr(None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Outcome = Literal["right", "wrong", "graded", "unparsable", "timeout", "crash"]
 """How a verdict came about.
@@ -16,6 +16,7 @@ it is; such a reward knows no right and wrong, and grades an answer with nothing
 process that judged. The last two say something about the reward too; a run that counts them as
 ``wrong`` cannot tell a broken verifier from a weak policy.
 """
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 
 @dataclass(frozen=True, slots=True)

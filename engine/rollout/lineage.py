@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from typing import Any, Self
 
+from engine.config.choice import own_code
 from engine.config.leaves import leaves
 from engine.rollout.made_by import (
     POSITION,
@@ -122,6 +123,7 @@ class Lineage:
             "stop_token_ids": sorted(stop_token_ids),
             "prompts.template": sections.prompts.template,
             **leaves(sections.rewards.model_dump(mode="json"), "rewards"),
+            **own_code(sections.rewards, "rewards"),
         }
 
     def rollout(self) -> Settings:

@@ -3,7 +3,8 @@
 ``made_by.json`` lies in the folder of every rollout and evaluation, written before its first group:
 
     keys of the configuration    how answers were sampled and rewarded (``rollout.temperature``);
-                                 of files (``model``, ``prompts.train``) the digest
+                                 of files (``model``, ``prompts.train``) the digest; so of the
+                                 module of a reward of one's own (``rewards.mine (code)``)
     stop_token_ids               what ends an answer
     prompts.position             of a rollout: how many prompts of the set were taken before it
     weights.version              updates before the weights that sampled it
@@ -17,6 +18,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from engine.config.choice import CODE
 
 Settings = Mapping[str, Any]
 """Dotted key -> JSON value."""
@@ -51,7 +54,9 @@ class Difference:
 
     def __str__(self) -> str:
         """A clause behind the step's name: ``was sampled with KEY 1.0, this run asks for 0.7``."""
-        if self.key in FILES:
+        if self.key.startswith(TRAINED_WITH):
+            return f"was sampled by weights trained with {self._trained_with()}"
+        if self.key in FILES or self.key.endswith(CODE):
             return f"was sampled with another {self.key}"
         if self.key == POSITION:
             return (
@@ -60,11 +65,18 @@ class Difference:
             )
         if self.key.startswith(WEIGHTS):
             return "was sampled by other weights than this start has"
-        stored, wanted = (_NONE if value is None else value for value in (self.stored, self.wanted))
-        if self.key.startswith(TRAINED_WITH):
-            key = self.key.removeprefix(TRAINED_WITH)
-            return f"was sampled by weights trained with {key} {stored}, this run has {wanted}"
+        stored, wanted = _shown(self.stored), _shown(self.wanted)
         return f"was sampled with {self.key} {stored}, this run asks for {wanted}"
+
+    def _trained_with(self) -> str:
+        key = self.key.removeprefix(TRAINED_WITH)
+        if key.endswith(CODE):
+            return f"another {key}"
+        return f"{key} {_shown(self.stored)}, this run has {_shown(self.wanted)}"
+
+
+def _shown(value: Any) -> Any:
+    return _NONE if value is None else value
 
 
 def differences(stored: Settings, wanted: Settings) -> list[Difference]:

@@ -17,7 +17,7 @@ def discard_stale(
     steps: int,
     say: Callable[[str], None],
 ) -> frozenset[int]:
-    """Remove what was not made as this start would make it, and all that came after it.
+    """Remove what was not made as this start would make it or is damaged, and all after it.
 
     Steps before the start's place are left alone. Of a rollout that is not whole the finished
     groups stay, if their settings are equal; what was sampled after it does not: it was sampled
@@ -51,7 +51,7 @@ def _discard(
     store: RolloutStore, kind: str, lineage: Lineage, wanted: Settings, say: Callable[[str], None]
 ) -> None:
     step = lineage.place.version
-    if why := lineage.why_not(store, wanted):
+    if why := lineage.why_not(store, wanted) or store.damage(step):
         say(f"{kind} {step} {why}: it is sampled again")
         store.discard(step)
 

@@ -16,6 +16,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from blake3 import blake3
@@ -88,11 +89,7 @@ class RolloutStore:
 
     def made_by(self, step: int) -> Settings | None:
         """Return what made ``step``; None where it does not say, or the file is damaged."""
-        try:
-            content = json.loads((self.folder(step) / "made_by.json").read_bytes())
-        except (FileNotFoundError, ValueError):
-            return None
-        return content if isinstance(content, dict) else None
+        return _object(self.folder(step) / "made_by.json")
 
     def groups_stored(self, step: int) -> int:
         """Return how many groups of ``step`` are finished, of a whole one all."""
@@ -106,14 +103,31 @@ class RolloutStore:
     def summary(self, step: int) -> StepSummary | None:
         """Return the summary of a finished step, None while it is not; made for polling.
 
-        A ``done.json`` whose ``samples.parquet`` is missing or cut short counts as not finished.
+        A ``done.json`` that is another step's, or whose ``samples.parquet`` is missing or cut
+        short, counts as not finished.
+
+        Raises:
+            RunError: the file system does not let it be read.
         """
+        content = _object(self.folder(step) / "done.json")
         try:
-            summary = StepSummary(**json.loads((self.folder(step) / "done.json").read_bytes()))
+            summary = StepSummary(**content or {})
             whole = self._samples_path(step).stat().st_size == summary.bytes
-        except (FileNotFoundError, ValueError, TypeError):
+        except (FileNotFoundError, TypeError):
             return None
-        return summary if whole else None
+        counts = (summary.groups, summary.samples, summary.tokens)
+        right = summary.step == step and all(isinstance(count, int) for count in counts)
+        return summary if whole and right else None
+
+    def damage(self, step: int) -> str | None:
+        """Return what is wrong with the samples of a finished step: a clause; None if nothing is.
+
+        Reads them whole.
+        """
+        if (summary := self.summary(step)) is None or not summary.digest:
+            return None
+        found = blake3(max_threads=blake3.AUTO).update_mmap(self._samples_path(step)).hexdigest()
+        return None if found == summary.digest else "is damaged (its digest is another one)"
 
     def finished_groups(self, step: int) -> dict[int, FinishedGroup]:
         """Return the groups of an unfinished step that need not be sampled again, by group id.
@@ -193,8 +207,9 @@ class RolloutStore:
             wanted = range(summary.samples) if rows is None else rows
             table = read_rows(file, columns, wanted)
         except (OSError, pa.ArrowInvalid) as error:
+            what = " ".join(str(error).split())  # Arrow's sentences have line ends
             raise RunError(
-                f"{path} is damaged ({error}); remove {path.parent} to have step {step} sampled "
+                f"{path} is damaged ({what}); remove {path.parent} to have step {step} sampled "
                 f"again"
             ) from None
         return table if columns is None else table.select(list(columns))
@@ -244,6 +259,21 @@ class RolloutStore:
 
     def _samples_path(self, step: int) -> Path:
         return self.folder(step) / "samples.parquet"
+
+
+def _object(file: Path) -> dict[str, Any] | None:
+    """Return the JSON object in ``file``; None where there is none.
+
+    Raises:
+        RunError: the file system does not let it be read. What is stored is no less whole then.
+    """
+    try:
+        content = json.loads(file.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
+        return None
+    except OSError as error:
+        raise RunError(f"{file} cannot be read: {error.strerror or error}") from None
+    return content if isinstance(content, dict) else None
 
 
 def _describe(table: pa.Table) -> FinishedGroup:

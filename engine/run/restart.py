@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from engine.config.choice import own_code
 from engine.config.leaves import leaves
 from engine.rollout.lineage import Place, Start
 from engine.run.result import changes_nothing
@@ -31,7 +32,7 @@ def update_settings(config: RunConfig, kernels: Mapping[str, str]) -> dict[str, 
     found = config.model_dump(mode="json")
     settings = {
         key: value
-        for key, value in leaves(found).items()
+        for key, value in {**leaves(found), **own_code(config)}.items()
         if key.partition(".")[0] not in (*_OF_SAMPLES, *_OF_NO_UPDATE) and not changes_nothing(key)
     }
     if found["optimizer"]["schedule"] != "constant":

@@ -69,6 +69,7 @@ class Result(BaseModel):
 
     recipe: str
     config: dict[str, Any]
+    steps: int = 0
 
 
 def read_result(run_dir: Path) -> Result | None:
@@ -87,10 +88,11 @@ def read_result(run_dir: Path) -> Result | None:
 
 
 def is_complete(recipe: str, config: Any) -> bool:
-    """Return whether the run of ``config`` is finished.
+    """Return whether the run of ``config`` is finished, and what it made is still there.
 
-    One that asks for more ``steps`` is not: it goes on from where it ended, with other settings
-    too, like any run that has not ended.
+    A folder that was copied without ``model/`` gets it again from its last checkpoint. A run that
+    asks for more ``steps`` goes on from where it ended, with other settings too, like any run that
+    has not ended.
 
     Raises:
         RunError: the folder holds the finished run of another recipe or configuration.
@@ -112,7 +114,7 @@ def is_complete(recipe: str, config: Any) -> bool:
             f"run_dir: {config.run_dir} holds a finished run with another {other}; choose another "
             "run_dir or remove that one"
         )
-    return True
+    return (config.run_dir / MODEL / "config.json").is_file()
 
 
 def too_few_steps(run_dir: Path, made: int, wanted: int) -> str:

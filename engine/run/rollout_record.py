@@ -10,8 +10,7 @@ from typing import Any
 from engine.data.tokenizer import Tokenizer
 from engine.monitoring import metric_names as names
 from engine.monitoring.console import comparison_table
-from engine.monitoring.metrics_file import read_metrics
-from engine.monitoring.recorder import METRICS_FILE
+from engine.monitoring.metrics_file import METRICS_FILE, read_metrics
 from engine.monitoring.report import Report, write_report
 from engine.monitoring.sample_view import SampleView
 from engine.monitoring.summary import summarize
@@ -119,6 +118,8 @@ class RolloutRecord:
         made_by, last = evaluations.made_by(0), evaluations.made_by(self._config.steps)
         if made_by is None or last is None or not evaluations.is_done(0):
             why = "is not there" if made_by is None else "is not whole"
+        elif damage := evaluations.damage(0):
+            why = damage
         elif found := comparable(made_by, last):
             why = f"{found[0]}".replace("this run asks for", "the last one with")
         else:

@@ -16,7 +16,7 @@ from engine.config.training_layout import check_training_fits_layout
 class RunConfig(Section):
     """A run that trains a model."""
 
-    seed: int = Field(ge=0, description="of every random choice of the run")
+    seed: int = Field(ge=0, lt=2**32, description="of every random choice of the run")
     run_dir: RunFolder = Field(description="the run's folder; a second start of it resumes the run")
     model: ModelFolder = Field(
         description="Hugging Face folder of the model that is trained, or the folder of a finished "

@@ -12,13 +12,14 @@ from typing import Any
 
 import aiohttp
 
-from engine.config.servers import REQUESTS_IN_FLIGHT
+from engine.config.servers import REQUESTS_IN_FLIGHT, connections
 from engine.errors import RunError
 from engine.servers.endpoint import Endpoint, open_session, quote
 from engine.servers.silence import SilenceWatch
 
 HEALTH_POLL_SECONDS = 0.25
 HEALTH_ANSWER_SECONDS = 3.0
+_FINISH_REASONS = ("stop", "length", "abort")
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class SamplingClient:
             _Server(endpoint, SilenceWatch(endpoint, session, silence_seconds))
             for endpoint in self._endpoints
         ]
-        self._in_flight = in_flight
+        self._in_flight, self._silence_seconds = in_flight, silence_seconds
         self._room = asyncio.Semaphore(in_flight * len(self._servers))
         self._vocabulary_size = vocabulary_size
         self._session = session
@@ -151,7 +152,13 @@ class SamplingClient:
             server.owed += sampling.n
             try:
                 async with server.watch.request("/generate"):
-                    answer = await server.endpoint.post(self._session, "/generate", request, None)
+                    answer = await server.endpoint.post(
+                        self._session,
+                        "/generate",
+                        request,
+                        None,
+                        body_seconds=self._silence_seconds,
+                    )
             finally:
                 server.requests -= 1
                 server.owed -= sampling.n
@@ -164,7 +171,7 @@ class SamplingClient:
         try:
             group = _group(answer, sampling.n)
             for completion in group:
-                _check_tokens(completion.tokens, self._vocabulary_size)
+                _check_tokens(completion.tokens, self._vocabulary_size, sampling.max_new_tokens)
         except _NotFinite as error:
             raise RunError(
                 f"{endpoint} computed no finite log-probability: it gave {error} in answer to a "
@@ -209,8 +216,8 @@ async def connect(
     Raises:
         RunError: this process may not open so many connections.
     """
-    connections = len(servers) * (in_flight + 1)  # one more for its health
-    async with open_session(connections, "servers.requests_in_flight") as session:
+    most = connections(len(servers), in_flight)
+    async with open_session(most, "servers.requests_in_flight") as session:
         yield SamplingClient(
             servers,
             session,
@@ -235,10 +242,12 @@ def _completion(sample: Mapping[str, Any]) -> Completion:
     if [token for _, token, _ in entries] != tokens:
         raise ValueError("output_token_logprobs is of other tokens than output_ids")
     logprobs = [_log_probability(entry[0], place) for place, entry in enumerate(entries)]
+    if (reason := meta["finish_reason"]["type"]) not in _FINISH_REASONS:
+        raise ValueError(f"finish reason {reason!r}, expected one of {', '.join(_FINISH_REASONS)}")
     return Completion(
         tokens=tokens,
         logprobs=logprobs,
-        finish_reason=meta["finish_reason"]["type"],
+        finish_reason=reason,
         weight_version=min(int(span["version"]) for span in meta["weight_versions"]),
     )
 
@@ -251,17 +260,23 @@ def _log_probability(value: Any, place: int) -> float:
     """Return the log-probability of token ``place`` of a response."""
     if value is None:  # what SGLang makes of NaN and infinity, for which JSON has no number
         raise _NotFinite(f"null (NaN or infinity) at response token {place}")
-    if not isinstance(value, float | int):
+    if isinstance(value, bool) or not isinstance(value, float | int):
         raise TypeError(f"log-probability {value!r} at response token {place}")
-    if not math.isfinite(value):
-        raise _NotFinite(f"{value} at response token {place}")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        number = -math.inf
+    if not math.isfinite(number):
+        raise _NotFinite(f"{number} at response token {place}")
+    return number
 
 
-def _check_tokens(tokens: Sequence[int], vocabulary_size: int | None) -> None:
-    """Raise ValueError or TypeError unless ``tokens`` are ids of a vocabulary of that size."""
+def _check_tokens(tokens: Sequence[int], vocabulary_size: int | None, most: int) -> None:
+    """Raise ValueError or TypeError unless these are at most so many ids of such a vocabulary."""
+    if len(tokens) > most:
+        raise ValueError(f"{len(tokens)} tokens, where max_new_tokens is {most}")
     for token in tokens:
-        if not isinstance(token, int):
+        if isinstance(token, bool) or not isinstance(token, int):
             raise TypeError(f"token {token!r} is no integer")
         if token < 0 or (vocabulary_size is not None and token >= vocabulary_size):
             known = "" if vocabulary_size is None else f" of {vocabulary_size} tokens"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -16,7 +18,7 @@ import orjson
 from engine.errors import RunError
 from engine.platform.open_files import require_open_files
 
-_Send = Callable[[aiohttp.ClientTimeout], AbstractAsyncContextManager[aiohttp.ClientResponse]]
+_Send = Callable[..., AbstractAsyncContextManager[aiohttp.ClientResponse]]
 _JSON = {"Content-Type": "application/json"}
 _LONGEST_QUOTE = 300
 
@@ -58,23 +60,23 @@ class Endpoint:
         path: str,
         request: object,
         limit_seconds: float | None,
+        *,
+        body_seconds: float | None = None,
     ) -> Any:
         """Send ``request`` as JSON to ``path`` and return the answer's JSON.
 
         Args:
             limit_seconds: until the whole answer is here; None: the caller has a limit of its own.
+            body_seconds: from the answer's head to its end. A server sends both at once, however
+                long it has computed: one that stops in between sends the rest never.
 
         Raises:
-            RunError: no connection, or it broke; no answer within the limit; an HTTP status other
-                than 200 (with the server's message); an answer that is not JSON.
+            RunError: no connection, or it broke; no answer within the limit; an answer that is no
+                HTTP; an HTTP status other than 200 (with the server's message); an answer that is
+                not JSON.
         """
-        body = orjson.dumps(request)
-        answer = await self._exchange(
-            lambda limit: session.post(self.url + path, data=body, headers=_JSON, timeout=limit),
-            path,
-            limit_seconds,
-        )
-        return self._json(answer, path)
+        send = partial(session.post, self.url + path, data=orjson.dumps(request), headers=_JSON)
+        return self._json(await self._exchange(send, path, limit_seconds, body_seconds), path)
 
     async def get(self, session: aiohttp.ClientSession, path: str, limit_seconds: float) -> Any:
         """Return the JSON found at ``path``; raises RunError as :meth:`post` does."""
@@ -87,23 +89,34 @@ class Endpoint:
         await self._get(session, path, limit_seconds)
 
     async def _get(self, session: aiohttp.ClientSession, path: str, limit_seconds: float) -> bytes:
-        return await self._exchange(
-            lambda limit: session.get(self.url + path, timeout=limit), path, limit_seconds
-        )
+        return await self._exchange(partial(session.get, self.url + path), path, limit_seconds)
 
-    async def _exchange(self, send: _Send, path: str, limit_seconds: float | None) -> bytes:
+    async def _exchange(
+        self,
+        send: _Send,
+        path: str,
+        limit_seconds: float | None,
+        body_seconds: float | None = None,
+    ) -> bytes:
+        limit, missing = aiohttp.ClientTimeout(total=limit_seconds), "no answer"
         try:
-            async with send(aiohttp.ClientTimeout(total=limit_seconds)) as response:
-                answer = await response.read()
+            # A server of a run sends nobody elsewhere: a redirection is a refusal.
+            async with send(timeout=limit, allow_redirects=False) as response:
+                missing = "only the beginning of an answer"
+                async with asyncio.timeout(body_seconds):
+                    answer = await response.read()
         except TimeoutError:
+            seconds = body_seconds if limit_seconds is None else limit_seconds
             raise RunError(
-                f"{self} hangs: no answer to {path} within {limit_seconds:g} s; {self.silence()}"
+                f"{self} hangs: {missing} to {path} within {seconds:g} s; {self.silence()}"
             ) from None
         except aiohttp.ClientError as error:
             raise RunError(self._broken(path, error)) from None
         self.last_answer = time.monotonic()
         if response.status != 200:
-            raise RunError(f"{self} refused {path}: HTTP {response.status}: {_message(answer)}")
+            elsewhere = response.headers.get("Location")
+            said = f"it redirects to {elsewhere!r}" if elsewhere else _message(answer)
+            raise RunError(f"{self} refused {path}: HTTP {response.status}: {said}")
         return answer
 
     def _json(self, answer: bytes, path: str) -> Any:
@@ -114,7 +127,7 @@ class Endpoint:
         try:
             # Reads NaN and Infinity, too, so that whoever checks the numbers can name them.
             return json.loads(answer)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise RunError(f"{self} answered {path} with no JSON: {quote(answer)}") from None
 
     async def health(self, session: aiohttp.ClientSession, limit_seconds: float) -> str:
@@ -146,22 +159,31 @@ class Endpoint:
             return (
                 f"{path} could not be sent to {self}: {whose} has too many open files (ulimit -n)"
             )
+        if isinstance(error, aiohttp.ClientResponseError):
+            return (
+                f"{self} answered {path} with no HTTP ({quote(error.message)}): another program "
+                f"may listen there"
+            )
         return (
             f"{self} died or cannot be reached: {path} ended with {type(error).__name__}; see the "
             f"server's log"
         )
 
 
-def quote(answer: bytes) -> str:
-    """Return the beginning of an answer as text for an error message."""
-    text = answer.decode(errors="replace")
-    return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}..."
+def quote(answer: bytes | str) -> str:
+    """Return the beginning of what a server said, for an error message: one line, no controls."""
+    text = answer if isinstance(answer, str) else answer.decode(errors="replace")
+    text = " ".join(text[: 2 * _LONGEST_QUOTE].split())
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    if len(shown) > _LONGEST_QUOTE:
+        return f"{shown[:_LONGEST_QUOTE]}..."
+    return shown or "(nothing)"
 
 
 def _message(answer: bytes) -> str:
     """Return the ``message`` of SGLang's error answers, or the beginning of any other."""
     try:
         found = orjson.loads(answer)
-        return str(found.get("error", found)["message"])
+        return quote(str(found.get("error", found)["message"]))
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
         return quote(answer)

@@ -94,6 +94,12 @@ def bad_weights(
         rate: learning rate of the update.
     """
     where = f", in {listed(odd_weights)}" if odd_weights else ""
+    if not math.isfinite(before):
+        return (
+            f"its gradient was finite (norm {norm:g}), but the norm of the weights was {before} "
+            "before the update already: the model has weights of 1e19 or more, which cannot be "
+            "trained on; look for them in the folder of the model"
+        )
     return (
         f"its gradient was finite (norm {norm:g}), but the update at a learning rate of {rate:g} "
         f"made weights that cannot be trained on (norm before: {before:g}; now not finite: "

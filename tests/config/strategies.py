@@ -71,7 +71,7 @@ def zero_configs(draw: st.DrawFn) -> Config:
                 "prompts_per_step": draw(count),
                 "group_size": 2 * minibatches,
                 "max_new_tokens": max_new_tokens,
-                "temperature": draw(positive),
+                "temperature": draw(st.floats(1e-6, 1e6)),
             },
             "servers": {
                 "count": draw(st.integers(1, 64)),

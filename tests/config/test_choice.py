@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from engine.algorithms.grpo import Grpo
 from engine.algorithms.table import ALGORITHMS
-from engine.config.choice import Choice, Choices
+from engine.config.choice import Choice, Choices, own_code
 from engine.config.inputs import inputs_wanted, missing_inputs
 from engine.config.reader import command_line
 from engine.config.reader.keys import all_keys
@@ -327,3 +328,18 @@ def test_an_algorithm_of_ones_own_needs_all_its_methods(tmp_path: Path, monkeypa
     chosen = load(Recipe, file, ["algorithm.name=own.whole"]).algorithm.chosen
     assert isinstance(chosen, Grpo)
     assert chosen.model_dump()["extra"] == 3
+
+
+def test_modules_of_ones_own_have_a_digest_and_known_ones_have_none(file: Path):
+    assert own_code(load(Job, file)) == {}
+    box = "box={saw: {}, mine.drill: {bits: 2}}"
+    job = load(Job, file, ["tool={name: mine.drill}", box])
+    found = own_code(job)
+    assert set(found) == {"tool (code)", "box.mine.drill (code)"}
+    assert len(set(found.values())) == 1
+    other = load(Job, file, ["tool={name: mine.drill, bits: 9}"])  # options say themselves
+    assert own_code(other)["tool (code)"] == found["tool (code)"]
+    source = Path(inspect.getfile(type(job.tool.chosen)))
+    source.write_text(source.read_text() + "# another")
+    assert own_code(job).keys() == found.keys()
+    assert own_code(job)["tool (code)"] != found["tool (code)"]

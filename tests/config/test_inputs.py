@@ -39,6 +39,18 @@ def test_nothing_is_said_where_all_inputs_are_there(overrides: list[str]):
     assert load(Config, QUICKSTART, overrides, look=lambda _: []).steps == 80
 
 
+def test_a_tilde_is_the_home_folder(
+    overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    at_home = ["model=~/", "prompts.train=~/train.jsonl", "prompts.held_out=~/held_out.jsonl"]
+    assert said(at_home) == []
+    config = load(Config, QUICKSTART, at_home)
+    assert (config.model, config.prompts.train) == (tmp_path, tmp_path / "train.jsonl")
+    (message,) = said([*overrides, "prompts.train=~nobody-of-that-name/x"])
+    assert message.endswith("found no file ~nobody-of-that-name/x")
+
+
 def test_every_missing_input_is_named():
     gone = ["model=gone", "prompts.train=gone.jsonl", "prompts.held_out=gone2.jsonl"]
     assert said(gone) == [

@@ -43,6 +43,8 @@ def loaded(tmp_path: Path, run_dir: object, *overrides: str, check: bool = True)
         ["checkpoints/000100/optimizer.pt"],
         ["checkpoints/last/run.json"],
         ["rollouts/monday/done.json"],
+        ["rollouts/20261127/arm.mp4", "weights/20261127/best.pt"],
+        ["evaluations/1000000/scores.csv"],
         [".hidden"],
     ],
     ids=lambda entries: entries[0],

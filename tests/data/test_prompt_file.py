@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
 import json
+import lzma
 from pathlib import Path
 
 import pyarrow as pa
@@ -30,9 +32,10 @@ def read(tmp_path: Path, content: bytes) -> PromptFile:
         TEXT.rstrip(),
         TEXT + b"\n  \n\t\r\n",
         b"\xef\xbb\xbf" + TEXT,
+        b"\xef\xbb\xbf" * 2 + TEXT.replace(b"}\n{", b"}\n\xef\xbb\xbf{"),
         TEXT.replace(b"\n", b"\r\n"),
     ],
-    ids=["plain", "no last line end", "blank at the end", "byte order mark", "CRLF"],
+    ids=["plain", "no last line end", "blank at the end", "mark", "marks of joined files", "CRLF"],
 )
 def test_what_is_right_is_taken(tmp_path: Path, content: bytes):
     file = read(tmp_path, content)
@@ -61,6 +64,12 @@ OTHERS = {
         {"id": "a", "prompt": "q", "reward_model": {"ground_truth": "7"}},
         ["key 'answer' is missing", "take reward_model.ground_truth as answer"],
     ),
+    "other letters": (
+        {"ID": "a", "Prompt": "q", "answer ": "7"},
+        ["rename ID to id, rename Prompt to prompt, rename answer  to answer"],
+    ),
+    "half a key": ({"id": "a", "\ud83d": "q", "answer": "7"}, [r"found id, '\ud83d', answer"]),
+    "a long number": ({"id": 10**99, "prompt": "q", "answer": "7"}, ["000...; quote it"]),
     "a chat": ({"id": "a", "prompt": [{"role": "user"}], "answer": "7"}, ["list of messages"]),
     "a chat under its key": ({"id": "a", "messages": [], "answer": "7"}, ["not a chat"]),
     "a number": ({"id": 5, "prompt": "q", "answer": "7"}, ["'id' must be a text", "5; quote it"]),
@@ -83,6 +92,10 @@ def test_records_of_others_are_called_by_what_they_are(tmp_path: Path, name: str
     ("line", "said"),
     [
         (b"{'id': 'b'}", ["expected a JSON object, found \"{'id': 'b'}\""]),
+        (b'{"id": "b", "prompt": "q", "answer": "7"', ["Expecting ',' delimiter at character 41"]),
+        (b'{"id": "b"},', ["Extra data at character 12 of 12"]),
+        (b'{"id": "b", "answer": ' + b"7" * 5000 + b"}", ["the limit (4300 digits)"]),
+        (b'{"id": "a", "answer": "8", "prompt": "q", "answer": "7"}', ["'answer' stands there 2"]),
         (b"\n", ["found a blank line"]),
         (b'[{"id": "a"}]', ["found a JSON array", "a line of its own"]),
         (b"{", ["write each object on one line"]),
@@ -111,10 +124,18 @@ def test_files_that_hold_no_lines_are_named_by_their_kind(tmp_path: Path):
     contents = {
         "Parquet": (tmp_path / "p.jsonl").read_bytes(),
         "gzip": b"\x1f\x8b" + bytes(9),
+        "bzip2": bz2.compress(TEXT),
+        "xz": lzma.compress(TEXT),
         "UTF-16": TEXT.decode().encode("utf-16"),
+        "UTF-16 ": TEXT.decode().encode("utf-16-le"),
+        "UTF-32": TEXT.decode().encode("utf-32"),
+        "Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+        "web page": b"<!DOCTYPE html>\n<p>Sign in</p>\n",
     }
     for kind, content in contents.items():
-        with pytest.raises(RunError, match=f"expected JSON lines in UTF-8, .* found .*{kind}"):
+        with pytest.raises(
+            RunError, match=f"expected JSON lines in UTF-8, .* found .*{kind.strip()}"
+        ):
             read(tmp_path, content)
 
 

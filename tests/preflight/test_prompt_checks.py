@@ -260,3 +260,20 @@ def test_whole_solutions_as_references_leave_the_accuracy_reward_no_hope(given: 
     assert "expected what is behind ####: '50'" in says
     given.rewards = {"format": {"weight": 1.0}}
     assert given.found(TRAIN, solved) == []
+
+
+def test_rewards_that_all_weigh_nothing_are_refused(given: Given):
+    given.rewards = {"accuracy": {"weight": 0.0}, "format": {"weight": 0.0}}
+    key, says = given.refusal()
+    assert key == "rewards" and "found 0 for accuracy, format" in says
+    given.rewards = {"accuracy": {"weight": 0.0}, "format": {"weight": 1e-3}}
+    assert given.found() == []
+
+
+def test_prompts_that_become_no_token_are_refused(given: Given):
+    backend = tokenizers.Tokenizer.from_file(str(given.model / "tokenizer.json"))
+    backend.normalizer = tokenizers.normalizers.Replace("\u200b", "")
+    backend.save(str(given.model / "tokenizer.json"))
+    unseen = [{**problem(n), "prompt": "\u200b" * n} for n in (30, 31)]
+    key, says = given.refusal([*TRAIN, *unseen])
+    assert key == "prompts.train" and "the tokenizer makes no token of lines 21, 22, " in says

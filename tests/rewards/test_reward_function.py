@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import psutil
 import pytest
@@ -116,6 +117,15 @@ class Constant(Reward):
         return self.verdict
 
 
+class Loose(Reward):
+    """Returns whatever it was given."""
+
+    returns: Any = None
+
+    async def score(self, answer: Answer) -> Score:
+        return self.returns  # type: ignore[no-any-return]
+
+
 events: list[str] = []
 
 
@@ -138,6 +148,45 @@ def test_a_reward_that_raises_or_gives_no_number_is_a_crash_of_that_reward_alone
     }
     (result,) = judged(RewardFunction(rewards), ("x", "y"))
     assert result == RewardResult({"bug": CRASH, "nan": CRASH, "sound": RIGHT}, reward=1.0)
+
+
+@pytest.mark.parametrize("value", [-1e39, 10**309, "0.5", None, 2j])
+def test_a_value_that_float32_does_not_have_is_a_crash(value: object) -> None:
+    rewards = {
+        "odd": Loose(weight=1.0, returns=Score(value, "graded")),
+        "sound": Constant(weight=2.0),
+    }  # type: ignore[arg-type]
+    (result,) = judged(RewardFunction(rewards), ("x", "y"))
+    assert result == RewardResult({"odd": CRASH, "sound": RIGHT}, reward=2.0)
+
+
+def test_a_number_of_another_library_becomes_a_plain_one() -> None:
+    import numpy as np
+
+    rewards = {"numpy": Loose(weight=0.5, returns=Score(np.float32(0.25), "graded"))}  # type: ignore[arg-type]
+    (result,) = judged(RewardFunction(rewards), ("x", "y"))
+    assert result == RewardResult({"numpy": graded(0.25)}, reward=0.125)
+    assert type(result.scores["numpy"].value) is float
+
+
+@pytest.mark.parametrize("returns", [0.5, None, (1.0, "right"), Score(1.0, "good"), Score(1.0, [])])  # type: ignore[arg-type]
+def test_a_reward_that_returns_no_verdict_ends_the_run_by_its_name(returns: object) -> None:
+    rewards = {"a.own": Loose(weight=1.0, returns=returns)}
+    with pytest.raises(
+        RunError, match=r"rewards\.a\.own: expected a Score with one of .*right, wrong"
+    ):
+        judged(RewardFunction(rewards), ("x", "y"))
+
+
+@pytest.mark.parametrize("weights", [(1e30, 0.0), (1e308, 1e308)])
+def test_a_sum_that_float32_does_not_hold_ends_the_run_before_it_is_stored(
+    weights: tuple[float, float],
+) -> None:
+    high, low = (
+        Constant(weight=w, verdict=graded(v)) for w, v in zip(weights, (1e9, -1e9), strict=True)
+    )
+    with pytest.raises(RunError, match=r"add up to .*more than float32 holds .*lower the weights"):
+        judged(RewardFunction({"high": high, "low": low}), ("x", "y"))
 
 
 def test_a_reward_that_cannot_go_on_ends_the_run() -> None:

@@ -14,6 +14,7 @@ from made_samples import make_group
 from engine.config.sampler import EvaluationConfig, RolloutConfig
 from engine.rewards.table import RewardsConfig
 from engine.rollout.lineage import Lineage, Place, Start
+from engine.rollout.made_by import differences
 from engine.rollout.stale import discard_after, discard_stale
 from engine.rollout.store import RolloutStore
 
@@ -198,6 +199,65 @@ def test_weights_of_another_past_are_found_even_with_equal_settings(run, tmp_pat
         other.advance(summary)
     assert run.start(lineage(place=other.place)) == frozenset()
     assert "rollout 2 was sampled by other weights than this start has" in run.said[1]
+
+
+@pytest.mark.parametrize("damage", [b"\0", b"PAR1"])
+def test_samples_that_are_not_those_of_their_digest_are_sampled_again(run, damage):
+    """A file of the right size: what a disk or a copy has made of it."""
+    for store in (run.rollouts, run.evaluations):
+        file = store.folder(2) / "samples.parquet"
+        file.write_bytes((damage * file.stat().st_size)[: file.stat().st_size])
+    assert run.start(lineage(place=run.places[1])) == {1}
+    assert run.said[:2] == [
+        "evaluation of version 2 is damaged (its digest is another one): it is sampled again",
+        "rollout 2 is damaged (its digest is another one): it is sampled again",
+    ]
+    assert run.rollouts.steps() == [0, 1]
+    assert run.evaluations.steps() == [0, 1]
+
+
+@pytest.mark.parametrize("what", ["made_by.json", "done.json"])
+@pytest.mark.parametrize("content", [b"", b"null", b"[1]", b"\xff", b"[" * 90_000, None])
+def test_a_description_that_is_none_is_no_traceback(run, what, content):
+    file = run.rollouts.folder(1) / what
+    file.unlink()
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    assert run.start(lineage()) == {0}
+
+
+def test_a_step_under_another_number_is_not_that_step(run):
+    run.rollouts.discard(3)
+    run.rollouts.folder(1).rename(run.rollouts.folder(3))
+    assert run.rollouts.steps() == [0, 2]
+    assert run.start(lineage(place=run.places[2])) == {2}
+
+
+def test_counts_that_are_no_numbers_are_no_summary(run):
+    file = run.rollouts.folder(1) / "done.json"
+    file.write_text(file.read_text().replace('"groups": 2', '"groups": "2"'))
+    assert run.rollouts.summary(1) is None
+
+
+def test_another_module_of_a_reward_of_ones_own_samples_again(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "stale_own").mkdir()
+    module = tmp_path / "stale_own" / "length.py"
+    module.write_text(
+        "from engine.rewards.reward import Reward\nfrom engine.rewards.score import graded\n"
+        "class Length(Reward):\n"
+        "    async def score(self, answer):\n        return graded(len(answer.response))\n"
+        "REWARD = Length\n"
+    )
+    rewards = {"rewards": {"stale_own.length": {"weight": 1.0}, "format": {"weight": 1.0}}}
+    before = lineage(rewards).rollout()
+    assert [key for key in before if key.endswith("(code)")] == ["rewards.stale_own.length (code)"]
+    assert lineage(rewards).rollout() == before
+    module.write_text(module.read_text().replace("len(answer", "-len(answer"))
+    (found,) = differences(before, lineage(rewards).rollout())
+    assert str(found) == "was sampled with another rewards.stale_own.length (code)"
 
 
 def test_a_step_that_does_not_say_what_made_it_is_sampled_again(run):

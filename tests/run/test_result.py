@@ -9,7 +9,7 @@ import pytest
 
 from engine.config.reader.loading import load
 from engine.errors import RunError
-from engine.run.result import RESULT, is_complete, write_result
+from engine.run.result import MODEL, RESULT, is_complete, write_result
 from recipes import base, zero
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "configs" / "quickstart"
@@ -24,6 +24,8 @@ def finish(recipe, run_dir: Path) -> None:
     digests = {"made": "0" * 64, "model": "1" * 64}
     made = config(recipe, run_dir)
     write_result(recipe.__name__, made, steps=3, digests=digests, figures={"accuracy": 0.5})
+    (run_dir / MODEL).mkdir()
+    (run_dir / MODEL / "config.json").write_text("{}")
 
 
 def test_nothing_is_complete_at_first(tmp_path):
@@ -34,6 +36,14 @@ def test_nothing_is_complete_at_first(tmp_path):
 def test_a_finished_run_is_complete(recipe, tmp_path):
     finish(recipe, tmp_path)
     assert is_complete(recipe.__name__, config(recipe, tmp_path))
+
+
+def test_a_copy_without_its_model_is_not_complete(tmp_path):
+    finish(zero, tmp_path)
+    (tmp_path / MODEL / "config.json").unlink()
+    assert not is_complete("recipes.zero", config(zero, tmp_path))
+    with pytest.raises(RunError, match="another seed"):
+        is_complete("recipes.zero", config(zero, tmp_path, "seed=77"))
 
 
 def test_the_result_names_inputs_and_figures(tmp_path):

@@ -80,6 +80,12 @@ def test_an_update_that_made_unusable_weights_is_told_with_its_rate():
     assert "1e+30" in said and "the loss nan" in said and "optimizer.lr" in said
 
 
+def test_weights_that_were_unusable_before_an_update_are_not_blamed_on_its_rate():
+    said = bad_weights(0.5, math.inf, {"the norm of the weights": math.inf}, [], rate=3e-4)
+    assert "inf before the update already" in said and "folder of the model" in said
+    assert "learning rate" not in said
+
+
 def test_what_a_step_began_with_is_good_once_a_gradient_was_finite():
     guard = UpdateGuard(None)
     guard.begin_step(3)

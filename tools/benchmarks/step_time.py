@@ -18,8 +18,7 @@ from statistics import median
 
 from engine.errors import RunError, clear_errors
 from engine.monitoring import metric_names as names
-from engine.monitoring.metrics_file import read_metrics
-from engine.monitoring.recorder import METRICS_FILE
+from engine.monitoring.metrics_file import METRICS_FILE, read_metrics
 from tools.benchmarks import report
 
 WAIT = names.SECONDS_PREFIX + "wait_for_rollout"

@@ -67,6 +67,8 @@ def parse(text: str) -> tuple[Any, dict[KeyPath, int]]:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise DocumentError(f"character #x{int(error.character):04x} not allowed", line) from None
+    except RecursionError:
+        raise DocumentError("too many levels", 1) from None
     lines: dict[KeyPath, int] = {}
     return (None if node is None else _value(node, (), lines)), lines
 
@@ -87,7 +89,7 @@ def _mapping(node: yaml.MappingNode, path: KeyPath, lines: dict[KeyPath, int]) -
     for key_node, value_node in node.value:
         if not isinstance(key_node, yaml.ScalarNode):
             raise DocumentError("expected a name as key, found a list or mapping", _line(key_node))
-        key = key_node.value
+        key = _text(key_node)
         if key in values:
             first = lines[(*path, key)]
             raise DocumentError(
@@ -102,17 +104,27 @@ def _scalar(node: yaml.ScalarNode) -> bool | int | float | str | None:
     text: str = node.value
     match node.tag.removeprefix(_TAG):
         case "str":
-            return text
+            return _text(node)
         case "null":
             return None
         case "bool":
             return text.lower() == "true"
         case "int":
-            return int(text)
+            try:
+                return int(text)
+            except ValueError:  # Python's limit on digits
+                raise DocumentError(f"a number of {len(text):,} digits", _line(node)) from None
         case "float":
             return float(re.sub(r"\.(?=inf|nan)", "", text.lower()))
         case _:
             raise DocumentError(f"tag {node.tag} is not supported", _line(node))
+
+
+def _text(node: yaml.ScalarNode) -> str:
+    text: str = node.value
+    if any("\ud800" <= character <= "\udfff" for character in text):  # of an escape
+        raise DocumentError(f"{text[:60]!a} has half a character", _line(node))
+    return text
 
 
 def _line(part: yaml.Node | yaml.Event) -> int:

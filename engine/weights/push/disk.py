@@ -13,7 +13,7 @@ import aiohttp
 import torch.distributed as dist
 
 from engine.errors import RunError
-from engine.servers.endpoint import Endpoint, open_session
+from engine.servers.endpoint import Endpoint, open_session, quote
 from engine.weights.versions import remove_versions, version_folder
 
 if TYPE_CHECKING:  # it needs megatron, and who only has servers load a folder does not
@@ -132,11 +132,11 @@ async def _update(
     request = {"model_path": str(folder), "flush_cache": False, "weight_version": str(version)}
     answer = await endpoint.post(session, "/update_weights_from_disk", request, limit_seconds)
     if not (isinstance(answer, dict) and answer.get("success") is True):
-        raise RunError(f"{endpoint} did not load {folder}: {answer}")
+        raise RunError(f"{endpoint} did not load {folder}: {quote(str(answer))}")
     await endpoint.command(session, f"/flush_cache?timeout={FLUSH_SECONDS}", limit_seconds)
     info = await endpoint.get(session, "/model_info", limit_seconds)
-    if info.get("weight_version") != str(version):
+    found = info.get("weight_version") if isinstance(info, dict) else info
+    if found != str(version):
         raise RunError(
-            f"{endpoint} loaded {folder}, but says that it has weight version "
-            f"{info.get('weight_version')!r}"
+            f"{endpoint} loaded {folder}, but says that it has weight version {quote(repr(found))}"
         )
