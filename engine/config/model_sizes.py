@@ -132,9 +132,9 @@ def model_sizes(config: Mapping[str, Any]) -> ModelSizes:
     experts = number("num_experts", "num_local_experts", "n_routed_experts")
     latent = number("kv_lora_rank") > 0
     rotated = number("qk_rope_head_dim") if latent else 0
-    head = number("head_dim") or (hidden // heads if heads else 0)
-    if config.get("model_type") == "qwen3":
-        head = number("head_dim") or 128  # transformers' default there, whatever hidden_size is
+    shared = hidden // heads if heads else 0
+    # 128 is transformers' default for Qwen3, whatever hidden_size is.
+    head = number("head_dim") or (128 if config.get("model_type") == "qwen3" else shared)
     groups = number("num_key_value_heads")
     if not groups and config.get("model_type") == "llama":
         groups = heads  # what it means there to leave it out

@@ -61,10 +61,7 @@ class ChatTemplate:
         Raises:
             RunError: there is no template, or a file cannot be read.
         """
-        try:
-            text = _template_text(folder)
-        except ValueError as error:
-            raise RunError(str(error)) from error
+        text = _template_text(folder)
         if text is None:
             raise RunError(
                 f"{folder}: expected a chat template (chat_template.jinja, or chat_template in"
@@ -148,7 +145,7 @@ def _template_text(model: Path) -> str | None:
     templates there the one that is named default counts. That is how transformers looks.
 
     Raises:
-        ValueError: a file cannot be read, or there are several templates and no default.
+        RunError: a file cannot be read, or there are several templates and no default.
     """
     file = model / "chat_template.jinja"
     try:
@@ -157,15 +154,15 @@ def _template_text(model: Path) -> str | None:
         file = model / "tokenizer_config.json"
         found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except (OSError, ValueError) as error:
-        raise ValueError(f"{file}: cannot read it ({error})") from None
+        raise RunError(f"{file}: cannot read it ({error})") from error
     template: Any = found.get("chat_template") if isinstance(found, dict) else None
     if isinstance(template, list):
         template = {one.get("name"): one.get("template") for one in template if type(one) is dict}
     if isinstance(template, dict):
         if not isinstance(template.get("default"), str):
             names = repr([*template])[:200]
-            raise ValueError(f"{file}: expected a chat template named default among {names}")
+            raise RunError(f"{file}: expected a chat template named default among {names}")
         template = template["default"]
     if template is not None and not isinstance(template, str):
-        raise ValueError(f"{file}: expected a text as chat_template, found {repr(template)[:60]}")
+        raise RunError(f"{file}: expected a text as chat_template, found {repr(template)[:60]}")
     return template

@@ -10,10 +10,14 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from engine.platform import git_lfs
+
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+PARQUET = b"PAR1"
+"""First bytes of a Parquet file."""
 
 _MAGIC = {
-    b"PAR1": "a Parquet file",
+    PARQUET: "a Parquet file",
     b"ARROW1": "an Arrow file",
     b"\x1f\x8b": "a gzip file",
     b"\x28\xb5\x2f\xfd": "a zstandard file",
@@ -21,7 +25,7 @@ _MAGIC = {
     b"BZh": "a bzip2 file",
     b"\xfd7zXZ\x00": "an xz file",
     b"7z\xbc\xaf\x27\x1c": "a 7z file",
-    b"version https://git-lfs.": "a pointer of Git LFS, not what it points to (run git lfs pull)",
+    git_lfs.BEGINNING: "a pointer of Git LFS, not what it points to (run git lfs pull)",
     b"<!DOCTYPE": "a web page",
     b"<html": "a web page",
     b"\xff\xfe\x00\x00": "UTF-32 text",

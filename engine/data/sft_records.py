@@ -19,6 +19,7 @@ from typing import Any, Literal
 from engine.data.chat_template import Message
 from engine.data.json_lines import (
     LONGEST_MAGIC,
+    PARQUET,
     WrongLineError,
     check_text,
     other_format,
@@ -46,7 +47,6 @@ _NAMED_ELSEWHERE = {
 }
 """What other data sets call our keys."""
 _NAMED = 8  # keys that a message names
-_PARQUET_MAGIC = b"PAR1"
 _ROWS_AT_ONCE = 256  # of a Parquet file
 
 
@@ -133,7 +133,7 @@ def read_records(file: Path, wanted: str = "auto") -> Iterator[Record]:
     try:
         with file.open("rb") as opened:
             head = opened.read(LONGEST_MAGIC)
-        if head.startswith(_PARQUET_MAGIC):
+        if head.startswith(PARQUET):
             yield from _rows(file, wanted)
         elif (what := other_format(head)) is not None:
             says = f"expected JSON lines in UTF-8 or a Parquet file, found {what}"

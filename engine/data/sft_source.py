@@ -16,6 +16,7 @@ from engine.data.sft_samples import ModelTemplate, QuestionTemplate
 from engine.data.templates import apply_template
 from engine.data.tokenizer import Tokenizer, tokenizer_digest
 from engine.errors import RunError
+from engine.platform.files import digest
 
 Part = Literal["train", "validation"]
 
@@ -111,8 +112,7 @@ class SftSource:
         """Return the BLAKE3 digest of a file's content, as ``b3sum`` prints it."""
         if file not in self._digests:
             try:
-                hasher = blake3(max_threads=blake3.AUTO)
-                self._digests[file] = hasher.update_mmap(file).hexdigest()
+                self._digests[file] = digest(file)
             except OSError as error:
                 raise RunError(f"{file}: cannot read it ({error.strerror})") from error
         return self._digests[file]

@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from blake3 import blake3
+
 from engine.errors import RunError
 
 
@@ -109,6 +111,15 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def digest(file: Path) -> str:
+    """Return the BLAKE3 digest of a file's content as ``b3sum`` prints it; all cores share it.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return blake3(max_threads=blake3.AUTO).update_mmap(file).hexdigest()
 
 
 def folders_named(pattern: str, folder: Path) -> list[Path]:

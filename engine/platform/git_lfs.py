@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-_BEGINNING = b"version https://git-lfs"
+BEGINNING = b"version https://git-lfs"
+"""First bytes of a pointer."""
 POINTER_REMARK = "it is a pointer of Git LFS; fetch the file itself with git lfs pull"
 """What to say of a file that :func:`is_pointer`."""
 
@@ -16,4 +17,4 @@ def is_pointer(file: Path) -> bool:
         OSError: it cannot be read.
     """
     with file.open("rb") as stream:
-        return stream.read(len(_BEGINNING)) == _BEGINNING
+        return stream.read(len(BEGINNING)) == BEGINNING

@@ -171,15 +171,10 @@ class _Look:
         for record in records:
             by_file[record.where.file].append(record)
         for file, found in by_file.items():
-            of_lines = [
-                LineProblem(one.where.number, one.kind, one.says)
-                for one in found
-                if one.where.number
-            ]
-            says = [f": {one.says}" for one in found if not one.where.number]
-            says += [f", {sentence}" for sentence in by_kind(of_lines, found[0].where.unit)]
+            problems = [LineProblem(one.where.number, one.kind, one.says) for one in found]
             key = (*self.key, self._files.index(file))
-            yield from (Finding(key, f"{file}{sentence}") for sentence in says)
+            for says in by_kind(file, problems, found[0].where.unit):
+                yield Finding(key, says)
 
     def _told(self, counts: SampleCounts) -> Iterator[Finding]:
         """Say how much there is, and yield what a person may not mean."""

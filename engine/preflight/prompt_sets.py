@@ -69,8 +69,7 @@ def _open(key: KeyPath, path: Path, lengths: _Lengths) -> tuple[list[Finding], G
         problems.append(LineProblem(0, "tokenizer", str(error)))
     if not file.prompts and not problems:
         return [Finding(key, f"expected at least one problem, found none in {path}")], None
-    says = [f"{path}, {sentence}" for sentence in by_kind(problems)]
-    return [Finding(key, one) for one in says], GivenPrompts(key, file, counts)
+    return [Finding(key, says) for says in by_kind(path, problems)], GivenPrompts(key, file, counts)
 
 
 def _at_lines(file: PromptFile, error: UntokenizableError) -> Iterator[LineProblem]:

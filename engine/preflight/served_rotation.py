@@ -38,19 +38,7 @@ def problems(config: Mapping[str, Any]) -> Iterator[str]:
         factor = settings["factor"]
         yield f"servers want factor {float(factor)} for {factor} in the rotary settings"
     elif kind == "yarn":
-        ours, theirs = attention_factor(settings), _served_factor(settings, latent)
-        if not math.isclose(ours, theirs, rel_tol=1e-6):
-            plain = _served_factor({"factor": settings["factor"]}, latent)
-            way_out = (
-                ""
-                if latent  # there mscale_all_dim changes more than this
-                else f": write attn_factor {ours / plain:.10g} in place of attention_factor, "
-                "mscale and mscale_all_dim"
-            )
-            yield (
-                f"servers would multiply the rotary embedding by {theirs:.6g}, the trainer, as "
-                f"config.json says, by {ours:.6g}{way_out}"
-            )
+        yield from _other_factor(settings, latent)
     if nulls and (kind != "default" or {"rope_theta", "partial_rotary_factor"} & {*nulls}):
         yield f"servers take no null for {', '.join(nulls)} in the rotary settings: delete it there"
     part, head = settings.get("partial_rotary_factor", 1.0), model_sizes(config).query_channels
@@ -61,8 +49,29 @@ def problems(config: Mapping[str, Any]) -> Iterator[str]:
         )
     if kind == "yarn":
         yield from _positions(config["max_position_embeddings"], settings)
-    if kind == "yarn" and settings.get("extrapolation_factor", 1) != 1:
-        yield "servers would follow extrapolation_factor of config.json, and nobody else: delete it"
+        if settings.get("extrapolation_factor", 1) != 1:
+            yield (
+                "servers would follow extrapolation_factor of config.json, and nobody else: "
+                "delete it"
+            )
+
+
+def _other_factor(settings: Mapping[str, Any], latent: bool) -> Iterator[str]:
+    """Yield that SGLang multiplies YaRN's cosines and sines by another factor than the trainer."""
+    ours, theirs = attention_factor(settings), _served_factor(settings, latent)
+    if math.isclose(ours, theirs, rel_tol=1e-6):
+        return
+    way_out = ""
+    if not latent:  # there mscale_all_dim changes more than this
+        plain = _served_factor({"factor": settings["factor"]}, latent)
+        way_out = (
+            f": write attn_factor {ours / plain:.10g} in place of attention_factor, mscale and "
+            "mscale_all_dim"
+        )
+    yield (
+        f"servers would multiply the rotary embedding by {theirs:.6g}, the trainer, as config.json "
+        f"says, by {ours:.6g}{way_out}"
+    )
 
 
 def _positions(context: int, settings: Mapping[str, Any]) -> Iterator[str]:

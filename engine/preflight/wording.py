@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
+from pathlib import Path
 
 from engine.data.json_lines import LineProblem
 
@@ -21,18 +22,25 @@ def lines(numbers: Sequence[int], unit: str = "line") -> str:
     return f"{unit if len(numbers) == 1 else f'{unit}s'} {named}{more}"
 
 
-def by_kind(problems: Iterable[LineProblem], unit: str = "line") -> list[str]:
-    """Return a sentence for each kind of problem: the first line's, and where there are others."""
+def by_kind(file: Path, problems: Iterable[LineProblem], unit: str = "line") -> list[str]:
+    """Return a sentence for each kind of problem: the first line's, and where there are others.
+
+    Args:
+        file: they were found in.
+        problems: one of line 0 is of the whole file.
+        unit: what is counted there.
+    """
     found: list[tuple[int, str, int]] = []
     in_order = sorted(problems, key=lambda problem: (problem.kind, problem.line))
     for _, group in groupby(in_order, key=lambda problem: problem.kind):
         first, *others = group
         also = f" ({lines([one.line for one in others], unit)} likewise)" if others else ""
-        sentence = f"{unit} {first.line}: {first.says}{also}"
-        found.append((first.line, sentence, 1 + len(others)))
+        where = f"{file}, {unit} {first.line}" if first.line else f"{file}"
+        found.append((first.line, f"{where}: {first.says}{also}", 1 + len(others)))
     found.sort()
     sentences = [sentence for _, sentence, _ in found[:_KINDS]]
     if len(found) > _KINDS:
         rest = sum(many for _, _, many in found[_KINDS:])
-        sentences.append(f"and {rest:,} {unit if rest == 1 else f'{unit}s'} wrong in other ways")
+        units = unit if rest == 1 else f"{unit}s"
+        sentences.append(f"{file}, and {rest:,} {units} wrong in other ways")
     return sentences

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from blake3 import blake3
 
 from engine.errors import RunError
-from engine.platform.files import folders_named, remove_folder, replace_json, replacing
+from engine.platform.files import digest, folders_named, remove_folder, replace_json, replacing
 from engine.rollout.columns import reward_names, samples_to_table, table_to_samples
 from engine.rollout.made_by import Settings
 from engine.rollout.parquet import open_parquet, read_rows, write_tables
@@ -126,8 +125,8 @@ class RolloutStore:
         """
         if (summary := self.summary(step)) is None or not summary.digest:
             return None
-        found = blake3(max_threads=blake3.AUTO).update_mmap(self._samples_path(step)).hexdigest()
-        return None if found == summary.digest else "is damaged (its digest is another one)"
+        same = digest(self._samples_path(step)) == summary.digest
+        return None if same else "is damaged (its digest is another one)"
 
     def finished_groups(self, step: int) -> dict[int, FinishedGroup]:
         """Return the groups of an unfinished step that need not be sampled again, by group id.
@@ -245,10 +244,9 @@ class RolloutStore:
         size = sum(path.stat().st_size for path in paths)
         with replacing(merged, size) as out:
             write_tables(out, tables(), compression="zstd")
-        digest = blake3(max_threads=blake3.AUTO).update_mmap(merged).hexdigest()
         size = merged.stat().st_size
         return StepSummary(
-            step, len(paths), samples, tokens, seconds, sorted(versions), size, digest
+            step, len(paths), samples, tokens, seconds, sorted(versions), size, digest(merged)
         )
 
     def _groups_folder(self, step: int) -> Path:

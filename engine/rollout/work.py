@@ -57,8 +57,9 @@ class Work:
         self._lineage, self._first = lineage, lineage.place.version
         self._in_doubt = {
             step
-            for step in range(self._first, self._plan.steps + 1)
-            if lineage.drift(self._rollouts, step) or lineage.drift(self._evaluations, step)
+            for store in (self._rollouts, self._evaluations)
+            for step in store.stored()
+            if step <= self._plan.steps and lineage.drift(store, step)
         }
 
     def is_over(self) -> bool:

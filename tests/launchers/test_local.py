@@ -239,13 +239,17 @@ def test_a_used_port_is_refused_before_anything_starts(start: Start, run_dir: Pa
     assert not (run_dir / "logs").exists()
 
 
-def test_fewer_steps_than_were_made_are_refused_before_anything_starts(start: Start, run_dir: Path):
+def test_fewer_steps_than_were_made_are_refused_before_anything_starts(
+    start: Start, run_dir: Path, tmp_path: Path
+):
     (run_dir / "checkpoints" / "000009").mkdir(parents=True)
     (run_dir / "launcher.lock").touch()
     run = start({"trainer": ["sleep"]}, {}, "steps=8")
     assert run.wait(LIMIT) == 1
-    assert "steps: 8 are asked for, but the run in" in run.output
-    assert f"{run_dir} has made 9 already; ask for 9 or more" in run.output
+    assert run.output.startswith(
+        f"error: {tmp_path / 'config.yaml'}: steps: 8 are asked for, but the run in {run_dir} has"
+        " made 9 already; ask for 9 or more"
+    )
     assert not (run_dir / "logs").exists()
 
 
